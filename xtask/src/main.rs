@@ -1,0 +1,3 @@
+//! `cargo xtask VERB`: every developer verb, one file a verb. It must not hold logic that the relay needs.
+
+fn main() {}
