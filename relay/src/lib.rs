@@ -6,5 +6,6 @@
 pub mod limits;
 pub mod units;
 pub mod policy;
+pub mod io;
 pub mod ingress;
 pub mod egress;

@@ -1,6 +1,7 @@
 //! Newtypes for the numbers that must not be mistaken for one another.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A number of octets: sizes on the wire and in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -9,6 +10,27 @@ pub struct Octets(pub u64);
 impl fmt::Display for Octets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// A point of the monotonic clock: microseconds since the process started (virtual in the simulation).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// Later than every moment that will be seen.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// This moment and a wait after it, at most [`Self::NEVER`].
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// The time from an earlier moment to this one; zero if that one is not earlier.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 }
 
