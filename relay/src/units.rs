@@ -135,7 +135,7 @@ impl QueueIds {
     /// The next id. The counter carries into the worker and start bits only after 2^24 messages, where the
     /// start is moved on by one millisecond instead: ids stay unique as long as a process makes fewer than
     /// 2^24 messages a millisecond.
-    pub fn next(&mut self) -> QueueId {
+    pub fn issue(&mut self) -> QueueId {
         if self.next >> 24 != 0 {
             self.next = 0;
             self.base = (self.base + (1 << 34)) & ((1 << 75) - 1);
@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn queue_ids_are_unique_and_read_back() {
         let mut ids = QueueIds::new(1_790_000_000_000, WorkerId(3));
-        let first = ids.next();
-        let second = ids.next();
+        let first = ids.issue();
+        let second = ids.issue();
         assert_ne!(first, second);
         assert_eq!(QueueId::parse(&first.to_string()), Some(first));
         assert_eq!(QueueId::from_bits(second.to_bits()), Some(second));
@@ -165,10 +165,10 @@ mod tests {
     #[test]
     fn ids_stay_unique_past_the_counter() {
         let mut ids = QueueIds::new(1, WorkerId(0));
-        let first = ids.next();
+        let first = ids.issue();
         for _ in 0..1 << 24 {
-            ids.next();
+            ids.issue();
         }
-        assert_ne!(ids.next(), first);
+        assert_ne!(ids.issue(), first);
     }
 }

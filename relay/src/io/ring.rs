@@ -2,11 +2,11 @@
 //!
 //! What it must not do: hold a timer per session, drop an operation that is under way, or resolve names.
 
-#![allow(unsafe_code, reason = "a receive lends pool memory to the kernel; socket options by libc")]
+#![allow(unsafe_code, reason = "a receive lends pool memory to the kernel; peeks and shutdowns by libc")]
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 use std::{cell::Cell, future::Future};
@@ -214,17 +214,10 @@ impl Stream for RingStream {
     }
 
     fn reset_on_close(&self) {
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        // SAFETY: the option's value is a live local of the size that is given.
-        unsafe {
-            libc::setsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_LINGER,
-                std::ptr::from_ref(&linger).cast(),
-                size_of::<libc::linger>() as libc::socklen_t,
-            );
-        }
+        // SAFETY: the descriptor is open while self lives, and the borrow ends with this function.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
+        // Where it fails the connection is gone already.
+        let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
     }
 }
 
