@@ -34,6 +34,8 @@ pub const DSN_PARAMETER_OCTETS_MAX: usize = 500;
 
 /// Octets of a header section that are held back while it is judged; a longer one is refused.
 pub const HEADER_SECTION_OCTETS_MAX: usize = 256 * 1024;
+/// Octets allowed for the header fields that we add to a message, where its size is declared upstream.
+pub const TRACE_OCTETS: u64 = 1024;
 /// Octets of body at which the upstream is claimed even though the header section goes on.
 pub const UPSTREAM_CLAIM_OCTETS: usize = 16 * 1024;
 
@@ -68,6 +70,8 @@ pub const UPSTREAM_WAIT_MAX: Duration = Duration::from_secs(30);
 pub const UPSTREAM_RSET_AFTER: Duration = Duration::from_secs(5);
 /// Addresses of one upstream name that are kept.
 pub const UPSTREAM_ADDRESSES_MAX: usize = 100;
+/// How long an upstream has to answer QUIT.
+pub const UPSTREAM_QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `stop` waits for open transactions.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -1,5 +1,6 @@
 //! What the outbound side is configured by: checked values, ready to use. No behaviour.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,16 @@ pub struct UpstreamAddress {
     pub host: UpstreamHost,
     /// The port. 465 means TLS from the first octet.
     pub port: u16,
+}
+
+impl fmt::Display for UpstreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            UpstreamHost::Mx(name) => write!(f, "{name}:{}", self.port),
+            UpstreamHost::Host(name) => write!(f, "[{name}]:{}", self.port),
+            UpstreamHost::Address(address) => write!(f, "[{address}]:{}", self.port),
+        }
+    }
 }
 
 /// The host of an upstream, by how it is looked up.
