@@ -5,6 +5,7 @@
 
 pub mod limits;
 pub mod units;
+pub mod smtp;
 pub mod policy;
 pub mod ingress;
 pub mod egress;
