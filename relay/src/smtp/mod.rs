@@ -3,3 +3,5 @@
 //! Nothing here is async or knows a socket, a clock, a log, a metric or the configuration.
 
 pub mod body;
+pub mod client;
+pub mod reply;
