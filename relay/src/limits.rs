@@ -20,6 +20,8 @@ pub const AUTH_LINE_OCTETS_MAX: usize = 12_288;
 pub const REPLY_LINE_OCTETS_MAX: usize = 2048;
 /// Lines of one upstream reply that are kept; more lines are a violation.
 pub const REPLY_LINES_MAX: usize = 128;
+/// Pieces that one look at a body may make: as many as one `writev` takes.
+pub const BODY_PIECES_MAX: usize = 1024;
 /// Octets of replies gathered for one client before they must be sent.
 pub const REPLY_BUFFER_OCTETS_MAX: usize = 32 * 1024;
 

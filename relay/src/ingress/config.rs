@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::policy::acl::{AddressList, Networks};
 use crate::policy::rate::Rate;
+pub use crate::smtp::body::BareNewline;
 use crate::units::Octets;
 
 /// Everything that the inbound side reads of the configuration. Durations are bounds, sizes are octets.
@@ -53,13 +54,4 @@ pub struct Config {
     pub allowed_recipients: AddressList,
     /// `DENIED_RECIPIENTS`.
     pub denied_recipients: AddressList,
-}
-
-/// What becomes of a CR or LF that stands alone in a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BareNewline {
-    /// It becomes CRLF.
-    Normalize,
-    /// The message is refused with `550 5.6.11`.
-    Reject,
 }
