@@ -3,6 +3,7 @@
 //! [`Custody`] has private fields and two constructors, one for each holder; [`Proof`] is implemented here and nowhere
 //! else. To review the invariant, look for the callers of the two.
 
+use crate::meter::Custody as Holder;
 use crate::smtp::client::{Expect, UpstreamReply};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::Proof;
@@ -12,23 +13,6 @@ use crate::smtp::server::Proof;
 pub struct Custody {
     holder: Holder,
     reply: Reply,
-}
-
-/// Who holds a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
-    /// The upstream has said 250.
-    Upstream,
-}
-
-impl Holder {
-    /// Its name in logs and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Upstream => "upstream",
-        }
-    }
 }
 
 impl Custody {

@@ -72,6 +72,14 @@ pub const UPSTREAM_WAIT_MAX: Duration = Duration::from_secs(30);
 pub const UPSTREAM_RSET_AFTER: Duration = Duration::from_secs(5);
 /// Addresses of one upstream name that are kept.
 pub const UPSTREAM_ADDRESSES_MAX: usize = 100;
+/// How long a client may take to accept our replies.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// After a last reply: how long, and how many octets, a client may still talk before the connection is closed on it.
+pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// See [`FAREWELL_TIMEOUT`].
+pub const FAREWELL_OCTETS_MAX: usize = 1024 * 1024;
+/// How long a message may come slower than `SESSION_MIN_RATE`.
+pub const SLOW_START: Duration = Duration::from_secs(10);
 /// How long an upstream has to answer QUIT.
 pub const UPSTREAM_QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `stop` waits for open transactions.

@@ -15,18 +15,18 @@ use bytes::Bytes;
 
 use crate::egress::permit::PermitBook;
 use crate::egress::stream::UpstreamStream;
-use crate::egress::{self, Egress};
+use crate::egress::Egress;
 use crate::envelope::Peer;
 use crate::ingress::admission::{Admission, Admitted, Full};
 use crate::ingress::proxy;
 use crate::ingress::session::Session;
-use crate::ingress::{self, Ingress};
+use crate::ingress::Ingress;
 use crate::io::buffer::{Buffer, Size};
 use crate::io::ladder::{self, Rung};
 use crate::io::ring::{RingIo, RingStream, stop_accepting};
 use crate::io::{Io, Stream};
 use crate::limits::{PROXY_HEADER_TIMEOUT, REPLY_TIMEOUT, TICK};
-use crate::meter::{Listener, Meter, SessionOutcome};
+use crate::meter::{IoDriver, Listener, Meter, SessionOutcome};
 use crate::orders::{Drained, Order, Settings};
 use crate::policy::rate::ClientRates;
 use crate::resolve::Resolver;
@@ -116,7 +116,7 @@ impl Worker {
     fn new(parts: Parts, rung: Rung) -> io::Result<(Rc<Self>, flume::Receiver<Order>)> {
         let io = RingIo::new(parts.started_ms ^ u64::from(parts.id.0) << 48);
         let meter = Rc::new(RefCell::new(Meter::default()));
-        meter.borrow_mut().io_driver[rung.into()] = 1;
+        meter.borrow_mut().io_driver[label_of(rung)] = 1;
         let ids = QueueIds::new(parts.started_ms, parts.id);
         let Settings { ingress, egress } = parts.settings;
         let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), ids, parts.shared.rates);
@@ -255,6 +255,15 @@ impl Worker {
     fn may_submit(&self, peer: &Peer) -> bool {
         let config = self.ingress.config();
         [peer.client, peer.socket].iter().all(|address| config.submission_networks.contains(address.ip()))
+    }
+}
+
+fn label_of(rung: Rung) -> IoDriver {
+    match rung {
+        Rung::DeferTaskrun => IoDriver::DeferTaskrun,
+        Rung::CoopTaskrun => IoDriver::CoopTaskrun,
+        Rung::Plain => IoDriver::Plain,
+        Rung::Epoll => IoDriver::Epoll,
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::connection::{Broken, Connection};
-use super::permit::Permit;
+use super::pool::Place;
 use crate::io::{Io, Stream};
 use crate::limits::{UPSTREAM_CONNECT_TIMEOUT, UPSTREAM_GREETING_TIMEOUT};
 use crate::smtp::client::{Unspeakable, UpstreamReply};
@@ -26,17 +26,17 @@ pub async fn connect<I: Io>(
     io: &I,
     host_name: &str,
     (host, address): (Arc<str>, SocketAddr),
-    permit: Permit,
-) -> Result<Connection<I::Stream>, (Unusable, Permit)> {
+    place: Place,
+) -> Result<Connection<I::Stream>, (Unusable, Place)> {
     let by = io.now().after(UPSTREAM_CONNECT_TIMEOUT);
     let stream = match io.connect(address, by).await {
         Ok(stream) => stream,
-        Err(error) => return Err((Unusable::Connect(error), permit)),
+        Err(error) => return Err((Unusable::Connect(error), place)),
     };
-    let mut connection = Connection::new(stream, address, host, permit);
+    let mut connection = Connection::new(stream, address, host, place);
     match greet(io, host_name, &mut connection).await {
         Ok(()) => Ok(connection),
-        Err(unusable) => Err((unusable, connection.into_permit())),
+        Err(unusable) => Err((unusable, connection.into_place())),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::permit::Permit;
+use super::pool::Place;
 use crate::io::buffer::{Buffer, Size};
 use crate::io::{Flight, Stream, Waiting};
 use crate::smtp::client::{Client, ClientEvent, Expect, Unspeakable, UpstreamReply, Violation};
@@ -36,7 +36,7 @@ pub struct Connection<S> {
     pub idle_since: Moment,
     /// A transaction may be open: the next flight begins with RSET.
     pub needs_reset: bool,
-    permit: Permit,
+    place: Place,
 }
 
 /// Why a connection is of no use any more.
@@ -66,7 +66,7 @@ impl From<io::Error> for Broken {
 
 impl<S: Stream> Connection<S> {
     /// A fresh connection, its greeting still to come.
-    pub fn new(stream: S, address: SocketAddr, host: Arc<str>, permit: Permit) -> Self {
+    pub fn new(stream: S, address: SocketAddr, host: Arc<str>, place: Place) -> Self {
         Self {
             stream,
             machine: Client::new(),
@@ -79,7 +79,7 @@ impl<S: Stream> Connection<S> {
             messages: 0,
             idle_since: Moment::NEVER,
             needs_reset: false,
-            permit,
+            place,
         }
     }
 
@@ -171,8 +171,8 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Closes the connection and keeps the right to another.
-    pub fn into_permit(self) -> Permit {
-        self.permit
+    pub fn into_place(self) -> Place {
+        self.place
     }
 
     /// Makes sure that the upstream takes nothing of a message that was begun: the connection is reset.

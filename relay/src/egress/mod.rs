@@ -22,17 +22,19 @@ use std::sync::Arc;
 use self::connect::Unusable;
 use self::connection::{Broken, Connection};
 use self::outcome::Stage;
-use self::permit::{Permit, PermitBook};
-use self::pool::{Claim, Pool};
+use self::permit::PermitBook;
+use self::pool::{Claim, Place, Pool};
 use self::route::{Destination, Routes};
 pub use config::{Config, EightBit, NextHop, Patience, UpstreamAddress, UpstreamHost};
 
 use crate::io::Io;
 use crate::limits::{UPSTREAM_HOLD_MAX, UPSTREAM_QUIT_TIMEOUT};
+use crate::meter::{Health, Upstreams};
 use crate::resolve::Resolver;
 use crate::smtp::client::UpstreamReply;
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
+use crate::units::Moment;
 
 /// The outbound side of one worker.
 pub struct Egress<I: Io> {
@@ -90,9 +92,17 @@ impl<I: Io> Egress<I> {
         self.routes.borrow().is_fixed() || route::domain_of(one) == route::domain_of(other)
     }
 
-    /// Reads the pools, for `/status` and the metrics.
-    pub fn for_each_pool(&self, read: impl FnMut(&Pool<I::Stream>)) {
-        self.routes.borrow().for_each(read);
+    /// Writes down what the pools hold now, for the metrics.
+    pub fn read_into(&self, upstreams: &mut Upstreams) {
+        self.routes.borrow().for_each(|label, pool| {
+            let slot = upstreams.slot(label);
+            upstreams[slot].idle += pool.idle();
+            upstreams[slot].busy += pool.busy();
+            if let Some(at) = pool.tried_at() {
+                let health = if pool.is_up() { Health::Up } else { Health::Down };
+                upstreams[slot].note(health, at.since(Moment::default()));
+            }
+        });
     }
 
     /// Says QUIT, beside everything else.
@@ -126,8 +136,8 @@ impl<I: Io> Egress<I> {
         let pool = Rc::clone(&destination.pool);
         match pool.claim(|| self.io.now()).await {
             Claim::Reused(connection) => Ok(Some(Claimed { pool, connection, is_reused: true })),
-            Claim::Permit(permit) => {
-                let connection = self.connect(destination, permit).await?;
+            Claim::Place(place) => {
+                let connection = self.connect(destination, place).await?;
                 Ok(connection.map(|connection| Claimed { pool, connection, is_reused: false }))
             }
             Claim::Down => Ok(None),
@@ -138,32 +148,32 @@ impl<I: Io> Egress<I> {
     async fn connect(
         &self,
         destination: &Destination<I::Stream>,
-        mut permit: Permit,
+        mut place: Place,
     ) -> Result<Option<Connection<I::Stream>>, Reply> {
         let pool = &destination.pool;
         let addresses = match route::addresses(&destination.address, &self.resolver).await {
             Ok(addresses) => addresses,
             Err(unresolved) => {
                 tracing::warn!(event = "upstream_unresolved", upstream = %pool.name, reason = %unresolved.reason);
-                drop(permit);
+                drop(place);
                 pool.failed(self.io.now());
                 return unresolved.refusal.map_or(Ok(None), Err);
             }
         };
         let host_name = Arc::clone(&self.config.borrow().relay_host_name);
         for address in addresses {
-            match connect::connect(&self.io, &host_name, address.clone(), permit).await {
+            match connect::connect(&self.io, &host_name, address.clone(), place).await {
                 Ok(connection) => {
-                    pool.succeeded();
+                    pool.succeeded(self.io.now());
                     return Ok(Some(connection));
                 }
                 Err((unusable, back)) => {
                     self.log_unusable(pool, &address, &unusable);
-                    permit = back;
+                    place = back;
                 }
             }
         }
-        drop(permit);
+        drop(place);
         pool.failed(self.io.now());
         Ok(None)
     }

@@ -3,7 +3,7 @@
 //! A transaction gets, in this order: an idle connection, a new one where a permit is left, or its turn in the queue. The
 //! number of connections is bounded for the whole process by [`Permits`]; nothing else is shared.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,22 @@ pub struct Pool<S> {
     queue: Queue<Connection<S>>,
     health: RefCell<Health>,
     leases: RefCell<Vec<Rc<Lease<S>>>>,
+    open: Rc<Cell<u64>>,
+    /// When `health` last heard of a try.
+    tried_at: Cell<Option<Moment>>,
+}
+
+/// The right to one connection, and its place in the count of this worker.
+#[derive(Debug)]
+pub struct Place {
+    _permit: Permit,
+    open: Rc<Cell<u64>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
+    }
 }
 
 /// A connection that a transaction holds but does not use at the moment, because its client is silent.
@@ -50,7 +66,7 @@ pub enum Claim<S> {
     /// A connection that has served before.
     Reused(Connection<S>),
     /// The right to make one.
-    Permit(Permit),
+    Place(Place),
     /// The upstream is down, or somebody probes it.
     Down,
     /// No connection became free in time.
@@ -68,6 +84,8 @@ impl<S: Stream> Pool<S> {
             queue: Queue::default(),
             health: RefCell::default(),
             leases: RefCell::default(),
+            open: Rc::default(),
+            tried_at: Cell::new(None),
         }
     }
 
@@ -80,7 +98,7 @@ impl<S: Stream> Pool<S> {
             }
             if let Some(permit) = self.permits.take() {
                 let may = self.health.borrow_mut().may_try(now());
-                return if may { Claim::Permit(permit) } else { Claim::Down };
+                return if may { Claim::Place(self.place(permit)) } else { Claim::Down };
             }
             if !self.is_up() {
                 return Claim::Down;
@@ -94,6 +112,11 @@ impl<S: Stream> Pool<S> {
                 Grant::TimedOut => return Claim::Busy,
             }
         }
+    }
+
+    fn place(&self, permit: Permit) -> Place {
+        self.open.set(self.open.get() + 1);
+        Place { _permit: permit, open: Rc::clone(&self.open) }
     }
 
     /// The connection used last, so that those too many fall idle; ones that have spoken or closed are dropped.
@@ -135,12 +158,14 @@ impl<S: Stream> Pool<S> {
     }
 
     /// A connection was made and greeted.
-    pub fn succeeded(&self) {
+    pub fn succeeded(&self, now: Moment) {
+        self.tried_at.set(Some(now));
         self.health.borrow_mut().succeeded();
     }
 
     /// No connection could be made.
     pub fn failed(&self, now: Moment) {
+        self.tried_at.set(Some(now));
         self.health.borrow_mut().failed(now);
         // Whoever waits for this upstream need not wait longer.
         while self.queue.grant(Grant::TryAgain).is_none() {}
@@ -152,10 +177,22 @@ impl<S: Stream> Pool<S> {
         self.health.borrow().is_up()
     }
 
+    /// When a connection was last tried; `None`: never.
+    #[must_use]
+    pub fn tried_at(&self) -> Option<Moment> {
+        self.tried_at.get()
+    }
+
     /// Idle connections.
     #[must_use]
-    pub fn idle(&self) -> usize {
-        self.idle.borrow().len()
+    pub fn idle(&self) -> u64 {
+        self.idle.borrow().len() as u64
+    }
+
+    /// Connections that serve a transaction or are being made.
+    #[must_use]
+    pub fn busy(&self) -> u64 {
+        self.open.get() - self.idle()
     }
 
     /// Whether nothing would be lost with this pool.

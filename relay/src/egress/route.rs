@@ -123,9 +123,10 @@ impl<S: Stream> Routes<S> {
         self.all().flat_map(|destination| destination.pool.look(now, idle_max, hold_max)).collect()
     }
 
-    /// Reads every pool.
-    pub fn for_each(&self, mut read: impl FnMut(&Pool<S>)) {
-        self.all().for_each(|destination| read(&destination.pool));
+    /// Reads every pool, with its label in the metrics: the name of a configured upstream, or `mx`.
+    pub fn for_each(&self, mut read: impl FnMut(&str, &Pool<S>)) {
+        self.fixed.iter().for_each(|destination| read(&destination.pool.name, &destination.pool));
+        self.domains.values().for_each(|destination| read("mx", &destination.pool));
     }
 
     fn all(&self) -> impl Iterator<Item = &Destination<S>> {

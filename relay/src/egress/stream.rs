@@ -164,11 +164,11 @@ impl<I: Io> UpstreamStream<I> {
             return Err(reply::MESSAGE_TOO_BIG);
         }
         if params.smtputf8 && !offered.smtputf8 {
-            return Err(reply::UPSTREAM_WITHOUT_SMTPUTF8);
+            return Err(reply::SMTPUTF8_NOT_SUPPORTED);
         }
         let bounces = self.egress.config().eightbit == EightBit::Bounce;
         if bounces && params.body == Some(BodyType::EightBitMime) && !offered.eight_bit_mime {
-            return Err(reply::UPSTREAM_WITHOUT_8BITMIME);
+            return Err(reply::EIGHTBIT_NOT_SUPPORTED);
         }
         Ok(())
     }
@@ -295,7 +295,7 @@ impl<I: Io> UpstreamStream<I> {
 
     /// A connection on which all that was agreed with the client is agreed with the upstream.
     async fn agreed(&mut self, envelope: &Envelope) -> Result<Connection<I::Stream>, Reply> {
-        let Some(first) = self.taken.first().cloned() else { return Err(reply::NO_VALID_RECIPIENTS) };
+        let Some(first) = self.taken.first().cloned() else { return Err(reply::NO_RECIPIENTS) };
         loop {
             let mut hand = self.hand(first.clone()).await?;
             if hand.is_agreed {
@@ -548,7 +548,7 @@ impl<I: Io> Sink for UpstreamStream<I> {
             && self.egress.config().eightbit == EightBit::Bounce
         {
             self.abort(connection);
-            return Err(reply::UPSTREAM_WITHOUT_8BITMIME);
+            return Err(reply::EIGHTBIT_NOT_SUPPORTED);
         }
         if was_streaming && form == Form::Stuffed && connection.has_spoken() {
             return Err(self.early_verdict(connection).await);

@@ -4,12 +4,15 @@
 //! stuffing. The header section is held back whole, up to its bound, because a verdict on it (hops, size) must come
 //! before the upstream has seen anything of the message. What is held are slices of the buffers it arrived in.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::io::Flight;
 use crate::smtp::body::{Form, Piece};
 use crate::smtp::reply::{self, Reply};
-use crate::trace::{HeaderScan, HeaderState, Trace};
+use crate::trace::{self, HeaderScan, HeaderState, LocalTime};
+use crate::units::QueueId;
 
 /// One message; between messages it holds nothing.
 #[derive(Debug, Default)]
@@ -23,14 +26,28 @@ pub struct Body {
 #[derive(Debug)]
 struct Header {
     scan: HeaderScan,
-    trace: Trace,
+    state: HeaderState,
+    fields: Fields,
+}
+
+/// What is known of our own header fields when a message begins.
+#[derive(Debug)]
+pub struct Fields {
+    /// `Received:`, written out.
+    pub received: Vec<u8>,
+    /// For `Message-ID:`, where the message has none.
+    pub id: QueueId,
+    /// Likewise: `RELAY_HOST_NAME`.
+    pub host_name: Arc<str>,
+    /// For `Date:`, where the message has none.
+    pub at: LocalTime,
 }
 
 impl Body {
-    /// A message begins; it will be put out in this form, with this trace in front.
-    pub fn begin(&mut self, form: Form, trace: Trace) {
+    /// A message begins; it will be put out in this form, with these fields in front.
+    pub fn begin(&mut self, form: Form, fields: Fields) {
         self.clear();
-        self.header = Some(Header { scan: HeaderScan::new(form), trace });
+        self.header = Some(Header { scan: HeaderScan::new(form), state: HeaderState::More, fields });
     }
 
     /// Takes the pieces of the message that stand in some input.
@@ -41,7 +58,7 @@ impl Body {
                 Piece::Literal(octets) => Bytes::from_static(octets),
             };
             if let Some(header) = &mut self.header {
-                header.scan.scan(&slice);
+                header.state = header.scan.scan(&slice);
             }
             self.slices.push(slice);
         }
@@ -52,25 +69,28 @@ impl Body {
     /// # Errors
     /// The reply for a message that goes no further.
     pub fn judge(&mut self, hops_max: u32) -> Result<(), Reply> {
-        let Some(header) = &mut self.header else { return Ok(()) };
-        match header.scan.state() {
+        let Some(header) = &self.header else { return Ok(()) };
+        match header.state {
             HeaderState::More => return Ok(()),
-            HeaderState::TooLarge => return Err(reply::HEADER_TOO_LARGE),
+            HeaderState::TooLarge => return Err(reply::HEADER_TOO_BIG),
             HeaderState::End if header.scan.hops() > hops_max => return Err(reply::TOO_MANY_HOPS),
             HeaderState::End => {}
         }
-        let mut fields = Vec::with_capacity(512);
-        header.trace.write(&header.scan, &mut fields);
+        let Some(header) = self.header.take() else { return Ok(()) };
+        let Fields { received: mut fields, id, host_name, at } = header.fields;
+        trace::added_headers(&header.scan, id, &host_name, at, &mut fields);
+        if header.scan.needs_separator() {
+            fields.extend_from_slice(b"\r\n");
+        }
         self.octets_added = fields.len() as u64;
         self.slices.prepend(Bytes::from(fields));
-        self.header = None;
         Ok(())
     }
 
     /// No more octets come.
     pub fn finish(&mut self) {
         if let Some(header) = &mut self.header {
-            header.scan.finish();
+            header.state = header.scan.finish();
         }
     }
 

@@ -21,12 +21,17 @@ pub use config::Config;
 use crate::envelope::{Envelope, Peer};
 use crate::io::Io;
 use crate::meter::{Listener, Meter};
+use self::body::Fields;
+use crate::policy::acl::canonical;
 use crate::policy::rate::ClientRates;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Profile, Role, Server};
-use crate::trace::{Protocol, Trace};
+use crate::trace::{self, LocalTime, Protocol, Trace};
 use crate::units::{QueueId, QueueIds};
+
+/// Octets reserved for our header fields: they seldom need more.
+const RECEIVED_OCTETS: usize = 512;
 
 /// What the sessions of one worker share.
 pub struct Ingress<I: Io> {
@@ -96,6 +101,36 @@ impl<I: Io> Ingress<I> {
         profile.recipients_max = config.recipients_max;
         profile.bare_newline = config.bare_newline;
         profile
+    }
+
+    /// Our own header fields for a message that begins now.
+    fn fields(&self, peer: &Peer, machine: &Server, envelope: &Envelope) -> Fields {
+        let host_name = Arc::clone(&self.config().relay_host_name);
+        let at = LocalTime { unix_ms: self.io.unix_ms(), offset_minutes: 0 };
+        let only_recipient = match &envelope.recipients[..] {
+            [rcpt] => Some(rcpt.forward_path.as_str()),
+            _ => None,
+        };
+        let mut received = Vec::with_capacity(RECEIVED_OCTETS);
+        let with = Protocol {
+            extended: machine.is_esmtp(),
+            tls: false,
+            authenticated: machine.is_authenticated(),
+            utf8: envelope.mail.params.smtputf8,
+        };
+        let trace = Trace {
+            helo: machine.helo().unwrap_or_default(),
+            client: canonical(peer.client.ip()),
+            client_name: None,
+            host_name: &host_name,
+            with,
+            tls: None,
+            queue_id: envelope.id,
+            only_recipient,
+            at,
+        };
+        trace::received(&trace, &mut received);
+        Fields { received, id: envelope.id, host_name, at }
     }
 
     /// Whether a sender may begin a transaction.

@@ -146,7 +146,7 @@ impl<I: Io, S: Sink> Session<I, S> {
     }
 
     fn machine_outcome(&self) -> SessionOutcome {
-        if self.machine.has_quit() { SessionOutcome::Quit } else { SessionOutcome::Abuse }
+        if self.replies.as_bytes().ends_with(b" Bye\r\n") { SessionOutcome::Quit } else { SessionOutcome::Abuse }
     }
 
     /// The machine has used what it can of the input: send what there is to send, then read more.
@@ -169,7 +169,8 @@ impl<I: Io, S: Sink> Session<I, S> {
     async fn receive(&mut self) -> Flow {
         let buffer = Buffer::take(self.next_buffer);
         self.stream.set_interruptible(self.machine.is_idle());
-        let (result, buffer) = self.stream.receive(buffer, self.deadline()).await;
+        let by = self.deadline();
+        let (result, buffer) = self.stream.receive(buffer, by).await;
         match result {
             Ok(0) => ControlFlow::Break(SessionOutcome::Lost),
             Ok(_) => {
@@ -194,7 +195,7 @@ impl<I: Io, S: Sink> Session<I, S> {
 
     /// The wait for a command has one deadline, however slowly it trickles in; a message has one for the next octets
     /// and one for its rate (`SESSION_MIN_RATE`, after a grace of [`SLOW_START`]).
-    fn deadline(&mut self) -> Moment {
+    fn deadline(&self) -> Moment {
         let config = self.ingress.config();
         let now = self.ingress.io.now();
         if !self.machine.is_in_body() {
@@ -310,14 +311,14 @@ impl<I: Io, S: Sink> Session<I, S> {
         let Some(envelope) = &self.envelope else { return };
         let opened = if envelope.recipients.is_empty() {
             // The machine knows that nobody is left and says so itself.
-            Err(reply::NO_VALID_RECIPIENTS)
+            Err(reply::NO_RECIPIENTS)
         } else {
             self.sink.open(envelope).await
         };
         let answer = match opened {
             Ok(form) => {
-                let trace = self.ingress.trace(&self.peer, &self.machine, envelope);
-                self.body.begin(trace);
+                let fields = self.ingress.fields(&self.peer, &self.machine, envelope);
+                self.body.begin(form, fields);
                 self.waiting_since = self.ingress.io.now();
                 Answer::Open(form)
             }
@@ -335,7 +336,8 @@ impl<I: Io, S: Sink> Session<I, S> {
 
     /// The header section may be refused as soon as it is known.
     fn judge_header(&mut self) {
-        if let Err(reply) = self.body.judge(self.ingress.config().hops_max) {
+        let judged = self.body.judge(self.ingress.config().hops_max);
+        if let Err(reply) = judged {
             self.give_up(reply);
         }
     }

@@ -72,6 +72,9 @@ pub trait Stream: 'static {
     /// Marks whether a pause in receiving may be cut short when the worker drains (nobody's transaction is open).
     fn set_interruptible(&self, interruptible: bool);
 
+    /// Ends our side: the peer reads what was sent, and then the end.
+    fn finish_sending(&self);
+
     /// Makes the close a reset: the peer must not take what was sent for a complete message.
     fn reset_on_close(&self);
 }

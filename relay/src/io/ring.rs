@@ -213,6 +213,11 @@ impl Stream for RingStream {
         self.ticket.set_interruptible(interruptible);
     }
 
+    fn finish_sending(&self) {
+        // SAFETY: a plain system call; the descriptor is open while self lives.
+        unsafe { libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_WR) };
+    }
+
     fn reset_on_close(&self) {
         // SAFETY: the descriptor is open while self lives, and the borrow ends with this function.
         let socket = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
