@@ -5,7 +5,10 @@
 
 pub mod limits;
 pub mod units;
+pub mod meter;
 pub mod smtp;
 pub mod policy;
+pub mod io;
 pub mod ingress;
 pub mod egress;
+pub mod orders;

@@ -73,6 +73,13 @@ pub const UPSTREAM_ADDRESSES_MAX: usize = 100;
 /// How long `stop` waits for open transactions.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Upstreams that the metrics tell apart; further ones share the name `other`.
+pub const UPSTREAMS_METERED_MAX: usize = 64;
+/// Orders of the control plane that may wait for one worker.
+pub const WORKER_ORDERS_MAX: usize = 16;
+/// How long a worker may take to answer an order that needs no waiting; past it the worker counts as stuck.
+pub const WORKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
 // A command line must fit the buffer that it is assembled in, and so must a reply line.
 const _: () = assert!(COMMAND_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(REPLY_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
