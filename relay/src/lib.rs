@@ -7,6 +7,7 @@ pub mod limits;
 pub mod units;
 pub mod meter;
 pub mod smtp;
+pub mod trace;
 pub mod policy;
 pub mod io;
 pub mod ingress;
