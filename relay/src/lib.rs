@@ -6,5 +6,11 @@
 pub mod limits;
 pub mod units;
 pub mod policy;
+pub mod tls;
+pub mod spool;
 pub mod ingress;
 pub mod egress;
+pub mod gate;
+pub mod log;
+pub mod config;
+pub mod control;

@@ -71,6 +71,11 @@ pub const UPSTREAM_ADDRESSES_MAX: usize = 100;
 /// How long `stop` waits for open transactions.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Octets of the configuration file, and of a file that a variable names.
+pub const CONFIG_FILE_OCTETS_MAX: u64 = 64 * 1024 * 1024;
+/// Wrong items of one list that are named; more are counted.
+pub const CONFIG_ITEM_MISTAKES_MAX: usize = 20;
+
 // A command line must fit the buffer that it is assembled in, and so must a reply line.
 const _: () = assert!(COMMAND_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(REPLY_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
