@@ -91,6 +91,10 @@ pub const UPSTREAMS_METERED_MAX: usize = 64;
 pub const WORKER_ORDERS_MAX: usize = 16;
 /// How long a worker may take to answer an order that needs no waiting; past it the worker counts as stuck.
 pub const WORKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Octets of the configuration file, and of a file that a variable names.
+pub const CONFIG_FILE_OCTETS_MAX: u64 = 64 * 1024 * 1024;
+/// Wrong items of one list that are named; more are counted.
+pub const CONFIG_ITEM_MISTAKES_MAX: usize = 20;
 
 // A command line must fit the buffer that it is assembled in, and so must a reply line.
 const _: () = assert!(COMMAND_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
