@@ -11,3 +11,4 @@ pub mod io;
 pub mod ingress;
 pub mod egress;
 pub mod orders;
+pub mod control;

@@ -78,6 +78,27 @@ pub const WORKER_ORDERS_MAX: usize = 16;
 /// How long a worker may take to answer an order that needs no waiting; past it the worker counts as stuck.
 pub const WORKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Connections to the admin listeners that are served at once.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Octets of the head of an admin request.
+pub const ADMIN_REQUEST_OCTETS_MAX: usize = 16 * 1024;
+/// Time that an admin client has for the head of its next request.
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections to the control socket that are served at once; those that wait for a stop do not count.
+pub const CONTROL_CONNECTIONS_MAX: usize = 16;
+/// Octets of a request on the control socket, line feed included.
+pub const CONTROL_LINE_OCTETS_MAX: usize = 16 * 1024;
+/// Time that a client of the control socket has for its request, and to take its answer.
+pub const CONTROL_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Verbs that wait for the stop at once.
+pub const STOP_WAITERS_MAX: usize = 64;
+/// How often the control plane looks at the workers when nobody asks: for rates and for the watchdog.
+pub const PULSE: Duration = Duration::from_secs(5);
+/// The time over which rates are told.
+pub const RATE_WINDOW: Duration = Duration::from_secs(60);
+/// Longest time that `reload --confirm` may wait for the confirmation.
+pub const CONFIRM_MAX: Duration = Duration::from_secs(24 * 3600);
+
 // A command line must fit the buffer that it is assembled in, and so must a reply line.
 const _: () = assert!(COMMAND_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(REPLY_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
@@ -88,3 +109,5 @@ const _: () = assert!(UPSTREAM_CLAIM_OCTETS < HEADER_SECTION_OCTETS_MAX);
 const _: () = assert!(PATH_OCTETS_MAX + 2 * DSN_PARAMETER_OCTETS_MAX < COMMAND_LINE_OCTETS_MAX);
 // A slow client is put off long before a client that waits for a connection gives up.
 const _: () = assert!(UPSTREAM_HOLD_MAX.as_secs() < UPSTREAM_WAIT_MAX.as_secs());
+// A worker that answers late is known as stuck before the next look at it.
+const _: () = assert!(WORKER_ANSWER_TIMEOUT.as_secs() < PULSE.as_secs());
