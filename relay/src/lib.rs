@@ -8,6 +8,7 @@ pub mod units;
 pub mod meter;
 pub mod policy;
 pub mod io;
+pub mod resolve;
 pub mod ingress;
 pub mod egress;
 pub mod orders;

@@ -99,6 +99,29 @@ pub const RATE_WINDOW: Duration = Duration::from_secs(60);
 /// Longest time that `reload --confirm` may wait for the confirmation.
 pub const CONFIRM_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// Questions of all workers that may wait for the resolver.
+pub const DNS_QUERIES_MAX: usize = 1024;
+/// Look-ups that run at once.
+pub const DNS_LOOKUPS_MAX: usize = 256;
+/// Names that a worker knows at once, for each kind of question.
+pub const DNS_CACHE_NAMES_MAX: usize = 4096;
+/// Mail exchangers of one name whose addresses are looked up.
+pub const DNS_EXCHANGERS_MAX: usize = 20;
+/// Longest wait for one answer of a name server.
+pub const DNS_QUERY_TIMEOUT: Duration = Duration::from_secs(4);
+/// Longest time of one look-up as a whole: exchangers, their addresses, all attempts.
+pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Shortest time that an answer is used, whatever its TTL.
+pub const DNS_TTL_MIN: Duration = Duration::from_secs(5);
+/// Longest time that an answer is used, whatever its TTL.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(3600);
+/// How long "no such name" and "takes no mail" are used.
+pub const DNS_NEGATIVE_TTL: Duration = Duration::from_secs(30);
+/// How long after a passing failure the name is asked again.
+pub const DNS_TRANSIENT_TTL: Duration = Duration::from_secs(5);
+/// How long a good answer serves on while name servers fail.
+pub const DNS_STALE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 // A command line must fit the buffer that it is assembled in, and so must a reply line.
 const _: () = assert!(COMMAND_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(REPLY_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
@@ -111,3 +134,7 @@ const _: () = assert!(PATH_OCTETS_MAX + 2 * DSN_PARAMETER_OCTETS_MAX < COMMAND_L
 const _: () = assert!(UPSTREAM_HOLD_MAX.as_secs() < UPSTREAM_WAIT_MAX.as_secs());
 // A worker that answers late is known as stuck before the next look at it.
 const _: () = assert!(WORKER_ANSWER_TIMEOUT.as_secs() < PULSE.as_secs());
+// A look-up leaves room for a second attempt at a name server.
+const _: () = assert!(2 * DNS_QUERY_TIMEOUT.as_secs() < DNS_LOOKUP_TIMEOUT.as_secs());
+const _: () =
+    assert!(DNS_TTL_MIN.as_secs() < DNS_TTL_MAX.as_secs() && DNS_TTL_MAX.as_secs() < DNS_STALE_MAX.as_secs());
