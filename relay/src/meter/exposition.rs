@@ -168,6 +168,7 @@ const TEXT_OCTETS_USUAL: usize = 16 * 1024;
 mod tests {
     use super::*;
     use crate::meter::{Custody, GateVerdict, Health, IoDriver, Listener, ReloadOutcome, SessionOutcome};
+    use crate::units::Moment;
     use std::collections::{BTreeMap, BTreeSet};
 
     /// A sample as a Prometheus server reads it: labels in order, escapes undone.
@@ -299,7 +300,7 @@ mod tests {
         meter.io_driver[IoDriver::Epoll] += 2;
         let slot = meter.upstreams.slot("mail \"a\"\\\n:25");
         meter.upstreams[slot].busy += 1;
-        meter.upstreams[slot].note(Health::Down, Duration::from_secs(1));
+        meter.upstreams[slot].note(Health::Down, Moment(1));
         let mut gate =
             GateInterface { interface: "eth0".into(), mode: "native".into(), ..Default::default() };
         gate.packets[GateVerdict::DroppedBan] += 5;

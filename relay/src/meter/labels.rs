@@ -225,13 +225,21 @@ label! {
     /// The driver that a worker runs on: the rung of the ladder that this kernel allowed.
     IoDriver, PerIoDriver, {
         /// `io_uring` with DEFER_TASKRUN.
-        DeferTaskrun = "io_uring-defer",
+        DeferTaskrun = "io_uring-defer-taskrun",
         /// `io_uring` with COOP_TASKRUN.
-        CoopTaskrun = "io_uring-coop",
+        CoopTaskrun = "io_uring-coop-taskrun",
         /// `io_uring` without either.
         Plain = "io_uring",
         /// epoll: `io_uring` is refused here.
         Epoll = "epoll",
+    }
+}
+
+impl IoDriver {
+    /// The driver of that name, as the ladder calls its rungs.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|driver| driver.text() == name)
     }
 }
 

@@ -6,10 +6,10 @@
 
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Merge;
 use crate::limits;
+use crate::units::Moment;
 
 /// What is known of whether an upstream serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -33,7 +33,7 @@ pub struct Upstream {
     /// Open connections that carry a transaction, connecting ones included.
     pub busy: u64,
     health: Health,
-    health_at: Duration,
+    health_at: Moment,
 }
 
 impl Upstream {
@@ -49,8 +49,8 @@ impl Upstream {
         self.health
     }
 
-    /// Notes the end of an attempt, `now` after the start of the process. The newest note of all workers counts.
-    pub fn note(&mut self, health: Health, now: Duration) {
+    /// Notes the end of an attempt. The newest note of all workers counts.
+    pub fn note(&mut self, health: Health, now: Moment) {
         self.health = health;
         self.health_at = now;
     }
@@ -86,10 +86,11 @@ impl Upstreams {
         self.0.iter().filter(|upstream| upstream.listed || upstream.idle + upstream.busy > 0)
     }
 
-    /// Whether mail may find a way: some configured upstream is not known to be down.
+    /// Whether mail may find a way: not every configured upstream is known to be down.
     #[must_use]
-    pub fn any_usable(&self) -> bool {
-        self.0.iter().any(|upstream| upstream.listed && upstream.health != Health::Down)
+    pub fn is_usable(&self) -> bool {
+        let mut configured = self.0.iter().filter(|upstream| upstream.listed).peekable();
+        configured.peek().is_none() || configured.any(|upstream| upstream.health != Health::Down)
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -103,7 +104,7 @@ impl Upstreams {
             idle: 0,
             busy: 0,
             health: Health::Unknown,
-            health_at: Duration::ZERO,
+            health_at: Moment::default(),
         });
         self.0.len() - 1
     }
@@ -150,8 +151,6 @@ const OTHER: &str = "other";
 mod tests {
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
-
     #[test]
     fn the_same_name_has_the_same_slot() {
         let mut upstreams = Upstreams::default();
@@ -178,9 +177,9 @@ mod tests {
     fn the_newest_note_of_all_workers_counts_in_any_order() {
         let (mut early, mut late) = (Upstreams::default(), Upstreams::default());
         let slot = early.slot("a:25");
-        early[slot].note(Health::Up, SECOND);
+        early[slot].note(Health::Up, Moment(1));
         let slot = late.slot("a:25");
-        late[slot].note(Health::Down, 2 * SECOND);
+        late[slot].note(Health::Down, Moment(2));
         let silent = {
             let mut silent = Upstreams::default();
             silent.slot("a:25");
@@ -189,7 +188,7 @@ mod tests {
         for order in [[&early, &late, &silent], [&late, &silent, &early], [&silent, &late, &early]] {
             let mut sum = Upstreams::default();
             order.iter().for_each(|one| sum.merge(one));
-            assert!(!sum.any_usable());
+            assert!(!sum.is_usable());
         }
     }
 
@@ -200,7 +199,6 @@ mod tests {
         upstreams[slot].busy += 1;
         upstreams.retire(slot);
         assert_eq!(upstreams.listed().count(), 1);
-        assert!(!upstreams.any_usable());
         upstreams[slot].busy -= 1;
         assert_eq!(upstreams.listed().count(), 0);
         assert_eq!(upstreams.slot("a:25"), slot);
