@@ -3,6 +3,12 @@
 //! The modules stand in order: each imports only from those above it (checked by `cargo xtask tidy`).
 //! `docs/ARCHITECTURE.md` tells the way of a message through them.
 
+/// The commit that this was built from; `unknown` outside a repository.
+pub const COMMIT: &str = match option_env!("RINGPOST_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 pub mod limits;
 pub mod units;
 pub mod meter;

@@ -80,6 +80,10 @@ pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 pub const FAREWELL_OCTETS_MAX: usize = 1024 * 1024;
 /// How long a message may come slower than `SESSION_MIN_RATE`.
 pub const SLOW_START: Duration = Duration::from_secs(10);
+/// Connections that the kernel keeps for each listening socket until they are accepted.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Clients whose rate one worker remembers; of more the longest unseen are forgotten.
+pub const CLIENT_RATES_MAX: usize = 64 * 1024;
 /// How long an upstream has to answer QUIT.
 pub const UPSTREAM_QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `stop` waits for open transactions.

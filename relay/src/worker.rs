@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::egress::Egress;
 use crate::egress::permit::PermitBook;
 use crate::egress::stream::UpstreamStream;
-use crate::egress::Egress;
 use crate::envelope::Peer;
+use crate::ingress::Ingress;
 use crate::ingress::admission::{Admission, Admitted, Full};
 use crate::ingress::proxy;
 use crate::ingress::session::Session;
-use crate::ingress::Ingress;
 use crate::io::buffer::{Buffer, Size};
 use crate::io::ladder::{self, Rung};
 use crate::io::ring::{RingIo, RingStream, stop_accepting};
@@ -29,7 +29,7 @@ use crate::limits::{PROXY_HEADER_TIMEOUT, REPLY_TIMEOUT, TICK};
 use crate::meter::{IoDriver, Listener, Meter, SessionOutcome};
 use crate::orders::{Drained, Order, Settings};
 use crate::policy::rate::ClientRates;
-use crate::resolve::Resolver;
+use crate::resolve::{self, Resolver};
 use crate::smtp::reply::{self, ReplyBuf};
 use crate::units::{Moment, QueueIds, SessionId, WorkerId};
 
@@ -50,7 +50,7 @@ pub struct Parts {
     /// What it shares with the other workers.
     pub shared: Shared,
     /// Its way to the control plane's name look-ups.
-    pub resolver: Resolver,
+    pub look_ups: flume::Sender<resolve::Request>,
     /// When the process started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
 }
@@ -120,7 +120,7 @@ impl Worker {
         let ids = QueueIds::new(parts.started_ms, parts.id);
         let Settings { ingress, egress } = parts.settings;
         let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), ids, parts.shared.rates);
-        let egress = Egress::new(io.clone(), egress, parts.shared.permits, parts.resolver);
+        let egress = Egress::new(io.clone(), egress, parts.shared.permits, Resolver::new(parts.look_ups));
         let worker = Rc::new(Self {
             id: parts.id,
             io,
@@ -292,7 +292,9 @@ async fn read_proxy_header(stream: &mut RingStream, by: Moment) -> Option<(Optio
         match proxy::read(buffer.filled()) {
             proxy::Header::Partial => {}
             proxy::Header::Invalid => return None,
-            proxy::Header::Whole { octets, client } => return Some((client, buffer.freeze().slice(octets..))),
+            proxy::Header::Whole { octets, client } => {
+                return Some((client, buffer.freeze().slice(octets..)));
+            }
         }
     }
 }

@@ -67,10 +67,7 @@ fn unspeakable(error: Unspeakable) -> Unusable {
     Unusable::Broken(error.into())
 }
 
-async fn expect_positive<S: Stream>(
-    connection: &mut Connection<S>,
-    by: Moment,
-) -> Result<(), Unusable> {
+async fn expect_positive<S: Stream>(connection: &mut Connection<S>, by: Moment) -> Result<(), Unusable> {
     let reply = exchange_one(connection, by).await?;
     if reply.is_positive() { Ok(()) } else { Err(Unusable::Refused(reply)) }
 }

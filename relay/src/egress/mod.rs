@@ -34,7 +34,6 @@ use crate::resolve::Resolver;
 use crate::smtp::client::UpstreamReply;
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
-use crate::units::Moment;
 
 /// The outbound side of one worker.
 pub struct Egress<I: Io> {
@@ -100,7 +99,7 @@ impl<I: Io> Egress<I> {
             upstreams[slot].busy += pool.busy();
             if let Some(at) = pool.tried_at() {
                 let health = if pool.is_up() { Health::Up } else { Health::Down };
-                upstreams[slot].note(health, at.since(Moment::default()));
+                upstreams[slot].note(health, at);
             }
         });
     }

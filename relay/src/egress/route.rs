@@ -71,7 +71,8 @@ impl<S: Stream> Routes<S> {
             former.extend(self.domains.drain().map(|(_, destination)| destination));
         }
         if let NextHop::Upstreams(upstreams) = &config.next_hop {
-            self.fixed = upstreams.iter().map(|address| self.kept_or_new(&mut former, address, permits)).collect();
+            self.fixed =
+                upstreams.iter().map(|address| self.kept_or_new(&mut former, address, permits)).collect();
         }
         former.iter().flat_map(|destination| destination.pool.drain()).collect()
     }
@@ -174,7 +175,9 @@ pub async fn addresses(
     };
     let resolution = resolver.resolve(name, kind).await.map_err(unresolved)?;
     let addresses = resolution.hosts.iter().flat_map(|host| {
-        host.addresses.iter().map(|&address| (Arc::clone(&host.name), SocketAddr::new(address, upstream.port)))
+        host.addresses
+            .iter()
+            .map(|&address| (Arc::clone(&host.name), SocketAddr::new(address, upstream.port)))
     });
     Ok(addresses.take(UPSTREAM_ADDRESSES_MAX).collect())
 }

@@ -15,14 +15,14 @@ use std::time::Duration;
 use super::connection::{Broken, Connection};
 use super::outcome::{self, Stage};
 use super::pool::{Lease, Pool};
-use super::{Claimed, EightBit, Egress};
+use super::{Claimed, Egress, EightBit};
 use crate::custody::Custody;
 use crate::envelope::Envelope;
 use crate::ingress::sink::{Answer, Content, Next, Sink};
 use crate::io::{Flight, Io};
 use crate::limits::{
-    TRACE_OCTETS, UPSTREAM_BLOCK_TIMEOUT, UPSTREAM_DATA_TIMEOUT, UPSTREAM_ENVELOPE_TIMEOUT, UPSTREAM_RSET_AFTER,
-    UPSTREAM_VERDICT_TIMEOUT,
+    TRACE_OCTETS, UPSTREAM_BLOCK_TIMEOUT, UPSTREAM_DATA_TIMEOUT, UPSTREAM_ENVELOPE_TIMEOUT,
+    UPSTREAM_RSET_AFTER, UPSTREAM_VERDICT_TIMEOUT,
 };
 use crate::smtp::body::Form;
 use crate::smtp::client::{Client, Expect, Last, MailOptions, RcptOptions, UpstreamReply};
@@ -194,15 +194,21 @@ impl<I: Io> UpstreamStream<I> {
             }
             connection.messages += 1;
             let mail = &envelope.mail;
-            connection.command(|machine, out| machine.mail(mail.reverse_path.as_str(), &options_of(mail), out))?;
+            connection
+                .command(|machine, out| machine.mail(mail.reverse_path.as_str(), &options_of(mail), out))?;
             settle(connection, pipelines, by, &mut replies).await?;
         }
         for (count, rcpt) in replayed.iter().chain(rcpts).enumerate() {
             let path = rcpt.forward_path.as_str();
             connection.command(|machine, out| machine.rcpt(path, &rcpt_options_of(rcpt), out))?;
             // Never more on the way than the upstream takes without our reading its replies.
-            settle(connection, pipelines && count % FLIGHT_RECIPIENTS_MAX != FLIGHT_RECIPIENTS_MAX - 1, by, &mut replies)
-                .await?;
+            settle(
+                connection,
+                pipelines && count % FLIGHT_RECIPIENTS_MAX != FLIGHT_RECIPIENTS_MAX - 1,
+                by,
+                &mut replies,
+            )
+            .await?;
         }
         if next == Next::Data && pipelines && !connection.machine.capabilities().chunking {
             connection.command(Client::data);
@@ -309,7 +315,9 @@ impl<I: Io> UpstreamStream<I> {
                     self.leave(hand);
                     return Err(reply::UPSTREAM_LOST);
                 }
-                Err(_) if hand.is_reused && hand.connection.replies.is_empty() => self.discard(hand.connection),
+                Err(_) if hand.is_reused && hand.connection.replies.is_empty() => {
+                    self.discard(hand.connection)
+                }
                 Err(broken) => return Err(self.lose(hand.connection, &broken)),
             }
         }
@@ -525,12 +533,16 @@ impl<I: Io> Sink for UpstreamStream<I> {
         }
         connection.body(slices);
         match connection.transmit(self.by(UPSTREAM_BLOCK_TIMEOUT)).await {
-            Ok(()) if form == Form::Stuffed && connection.has_spoken() => Err(self.early_verdict(connection).await),
+            Ok(()) if form == Form::Stuffed && connection.has_spoken() => {
+                Err(self.early_verdict(connection).await)
+            }
             Ok(()) => {
                 self.stage = Progress::Streaming(form, connection);
                 Ok(())
             }
-            Err(_) if form == Form::Stuffed && connection.has_spoken() => Err(self.early_verdict(connection).await),
+            Err(_) if form == Form::Stuffed && connection.has_spoken() => {
+                Err(self.early_verdict(connection).await)
+            }
             Err(broken) => Err(self.lose(connection, &broken)),
         }
     }
@@ -587,7 +599,9 @@ impl<I: Io> UpstreamStream<I> {
         match verdicts.data {
             _ if verdicts.says_goodbye => self.discard(connection),
             None => self.park(connection, false),
-            Some(reply) if reply.is_intermediate() && self.taken.is_empty() => self.lone_dot(connection).await,
+            Some(reply) if reply.is_intermediate() && self.taken.is_empty() => {
+                self.lone_dot(connection).await
+            }
             Some(reply) if reply.is_intermediate() => {
                 self.park(connection, true);
                 self.stage = Progress::Open(Form::Stuffed);

@@ -18,17 +18,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use config::Config;
 
+use self::body::Fields;
 use crate::envelope::{Envelope, Peer};
 use crate::io::Io;
 use crate::meter::{Listener, Meter};
-use self::body::Fields;
 use crate::policy::acl::canonical;
 use crate::policy::rate::ClientRates;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Profile, Role, Server};
 use crate::trace::{self, LocalTime, Protocol, Trace};
-use crate::units::{QueueId, QueueIds};
+use crate::units::{Moment, QueueId, QueueIds};
 
 /// Octets reserved for our header fields: they seldom need more.
 const RECEIVED_OCTETS: usize = 512;
@@ -143,7 +143,8 @@ impl<I: Io> Ingress<I> {
         }
         let Some(rate) = config.client_rate else { return Ok(()) };
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        if rates.take(peer.client.ip(), rate, self.io.now()) { Ok(()) } else { Err(reply::CLIENT_TOO_FAST) }
+        let now = self.io.now().since(Moment::default());
+        rates.take(peer.client.ip(), rate, now).map_err(|_wait| reply::CLIENT_TOO_FAST)
     }
 
     /// Whether a client may relay to a recipient. Behind a proxy both addresses must be accepted ones.

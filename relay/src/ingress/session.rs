@@ -146,7 +146,11 @@ impl<I: Io, S: Sink> Session<I, S> {
     }
 
     fn machine_outcome(&self) -> SessionOutcome {
-        if self.replies.as_bytes().ends_with(b" Bye\r\n") { SessionOutcome::Quit } else { SessionOutcome::Abuse }
+        if self.replies.as_bytes().ends_with(b" Bye\r\n") {
+            SessionOutcome::Quit
+        } else {
+            SessionOutcome::Abuse
+        }
     }
 
     /// The machine has used what it can of the input: send what there is to send, then read more.
@@ -275,12 +279,9 @@ impl<I: Io, S: Sink> Session<I, S> {
         let Some(mut envelope) = self.envelope.take() else { return };
         let owed = std::mem::take(&mut self.owed);
         let asked: Vec<Rcpt> = owed.iter().filter_map(Owed::asked).cloned().collect();
-        let mut verdicts = if asked.is_empty() {
-            Vec::new()
-        } else {
-            self.sink.recipients(&envelope, &asked, next).await
-        }
-        .into_iter();
+        let mut verdicts =
+            if asked.is_empty() { Vec::new() } else { self.sink.recipients(&envelope, &asked, next).await }
+                .into_iter();
         for owed in owed {
             let answer = match owed {
                 Owed::Refused(reply) => Err((None, reply)),
@@ -431,7 +432,8 @@ impl<I: Io, S: Sink> Session<I, S> {
 
     /// The last reply, and a close that lets the client read it: unread octets would turn it into a reset.
     async fn farewell(&mut self, outcome: SessionOutcome) {
-        if self.send_replies().await.is_break() || matches!(outcome, SessionOutcome::Quit | SessionOutcome::Lost)
+        if self.send_replies().await.is_break()
+            || matches!(outcome, SessionOutcome::Quit | SessionOutcome::Lost)
         {
             return;
         }

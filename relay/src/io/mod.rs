@@ -27,6 +27,23 @@ pub use flight::Flight;
 
 use crate::units::Moment;
 
+/// The CPUs that this process may run on, in order; empty where the kernel does not say.
+#[must_use]
+pub fn cpus() -> Vec<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+    list.trim().split(',').flat_map(cpu_range).collect()
+}
+
+/// `0-3` or `5`.
+fn cpu_range(text: &str) -> std::ops::Range<usize> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(first), Ok(last)) => first..last + 1,
+        _ => 0..0,
+    }
+}
+
 /// What a worker's code needs of the world around it. Cloned freely; one per worker.
 pub trait Io: Clone + 'static {
     /// A connected byte stream.
