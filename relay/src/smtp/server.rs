@@ -9,126 +9,25 @@
 //! goes on. It asks the next RCPT, or whether the body may come; before anything else, and where the input ends,
 //! it says [`Event::Settle`] and stands still until every owed answer was given.
 //!
-//! `judge` (the submodule) is the table of what may come when; this file does what it decided. Every way out of a
+//! `judge` is the table of what may come when, `intake` reads bodies, and this file holds them together. Every way out of a
 //! transaction, good or bad, goes through one function, `end_transaction`, which forgets all of it at once.
 //!
 //! What it must not do: decide who may send or relay, wait, read a clock, count for metrics, log, or see the content
 //! of a message beyond its scanner.
 
+mod event;
+mod intake;
 mod judge;
 
-use super::auth::{Credentials, Exchange, Progress};
-use super::body::{BodyFault, BodyScanner, Form, Framing, Piece, ScanState};
+pub use self::event::{Answer, Event, Fault, Proof, Question, Step};
+use super::auth::{Exchange, Progress};
+use super::body::{BodyScanner, Piece};
 use super::command::Chunk;
 pub use super::extension::{Profile, Role};
 use super::line::{Line, Lines};
-use super::params::{Mail, Rcpt};
+
 use super::reply::{self, Reply, ReplyBuf};
 use crate::limits;
-
-/// Who holds the message: the only thing that may end one with 250 (invariant 1). Implemented by `custody` alone.
-pub trait Proof {
-    /// The reply to the client, a 2xx.
-    fn reply(&self) -> Reply;
-}
-
-/// What one step did.
-#[derive(Debug)]
-pub struct Step {
-    /// Octets of the input that are done with; the rest is to be given again.
-    pub consumed: usize,
-    /// What is to be done now.
-    pub event: Event,
-}
-
-/// What the driver is to do.
-#[derive(Debug)]
-pub enum Event {
-    /// Go on: step again with what is left of the input; if nothing is left, send the replies and read more. Where
-    /// [`ReplyBuf::is_full`], send first.
-    NeedInput,
-    /// Decide. The machine stands still until the answer.
-    Question(Question),
-    /// Answer the postponed recipients. Nothing was consumed that would have to wait for it.
-    Settle,
-    /// [`Server::pieces`] holds octets of the message.
-    Body,
-    /// The message is refused: give it up, and whatever was done with it upstream. The rest of it is discarded, the
-    /// reply given at its end. Told once; nothing else is told about this transaction.
-    BodyFault(Fault),
-    /// The client gave the open transaction up (RSET, EHLO or HELO): give it up upstream.
-    Reset,
-    /// Send the replies, throw away everything read so far (RFC 3207 §4.2, invariant 5), do the handshake, then call
-    /// [`Server::tls_started`].
-    StartTls,
-    /// Send the replies and close.
-    Close,
-}
-
-/// A decision that is not the machine's.
-#[derive(Debug)]
-pub enum Question {
-    /// May this sender begin a transaction? [`Answer::Accept`] or [`Answer::Refuse`].
-    Mail(Mail),
-    /// Is this recipient taken? [`Answer::Accept`], [`Answer::Refuse`], or [`Server::postpone`].
-    Rcpt(Rcpt),
-    /// The envelope is complete. May the body come, and in which form? [`Answer::Open`] or [`Answer::Refuse`], after
-    /// the answers to all postponed recipients. A refusal ends the transaction.
-    OpenBody {
-        /// DATA or BDAT.
-        framing: Framing,
-        /// Octets of the first chunk, after BDAT.
-        chunk: Option<u64>,
-    },
-    /// The message is complete; [`Server::pieces`] may hold its last octets. [`Server::taken`] or
-    /// [`Server::refused`].
-    Message,
-    /// Is this login right? [`Answer::Accept`] or [`Answer::Refuse`].
-    Auth(Credentials),
-}
-
-/// The driver's decision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// Yes.
-    Accept,
-    /// Yes to [`Question::OpenBody`]; the body is wanted in this form.
-    Open(Form),
-    /// No, with this 4xx or 5xx.
-    Refuse(Reply),
-}
-
-/// Why the machine gives a message up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// It is over the size offered.
-    Size,
-    /// It holds a bare CR or LF, and those are not taken.
-    BareNewline,
-    /// It holds a NUL.
-    Nul,
-}
-
-impl Fault {
-    /// The reply that the client gets at the end of the data.
-    #[must_use]
-    pub fn reply(self) -> Reply {
-        match self {
-            Self::Size => reply::MESSAGE_TOO_BIG,
-            Self::BareNewline => reply::BARE_NEWLINE,
-            Self::Nul => reply::NUL_IN_MESSAGE,
-        }
-    }
-}
-
-impl From<BodyFault> for Fault {
-    fn from(fault: BodyFault) -> Self {
-        match fault {
-            BodyFault::BareNewline => Self::BareNewline,
-            BodyFault::Nul => Self::Nul,
-        }
-    }
-}
 
 /// The machine of one session.
 ///
@@ -245,7 +144,8 @@ impl Server {
         out.push(&reply::banner(&self.profile.host_name));
     }
 
-    /// Reads on. Replies go to `out`.
+    /// Reads on. Replies go to `out`. After each event but [`Event::NeedInput`], [`Event::StartTls`] and
+    /// [`Event::Close`] it is to be called again with the rest of the input, even if that is empty.
     pub fn step(&mut self, input: &[u8], out: &mut ReplyBuf) -> Step {
         self.pieces.clear();
         let mut consumed = 0;
@@ -259,7 +159,8 @@ impl Server {
             if let Some(event) = event {
                 break event;
             }
-            if out.is_full() {
+            // Only between commands: everything else that is left to do may need no input at all.
+            if out.is_full() && matches!(self.state, State::Commands) {
                 break Event::NeedInput;
             }
         };
@@ -308,16 +209,18 @@ impl Server {
 
     /// The message is not held: answers [`Question::Message`].
     pub fn refused(&mut self, reply: &Reply, out: &mut ReplyBuf) {
-        self.end_message(&refusal(reply.clone()), out);
+        self.end_message(&event::refusal(reply.clone()), out);
     }
 
     /// The driver gives up on the message whose body is open: the rest of it is discarded in constant memory, and
-    /// this 4xx or 5xx said at its end (for BDAT: of the current or next chunk).
+    /// this 4xx or 5xx said at its end (for BDAT: of the current or next chunk). Once [`Question::Message`] is asked,
+    /// [`Self::refused`] does it.
     pub fn refuse_body(&mut self, reply: Reply) {
-        let reply = refusal(reply);
+        let reply = event::refusal(reply);
         match self.state {
             State::Chunk(chunk) => self.give_up_chunk(chunk, reply),
             _ => {
+                debug_assert!(!matches!(self.state, State::Asked(_)), "the question is to be answered");
                 let open = self.transaction.as_mut().filter(|t| t.scanner.is_some());
                 debug_assert!(open.is_some(), "no body is open");
                 if let Some(transaction) = open {
@@ -493,112 +396,6 @@ impl Server {
         }
     }
 
-    fn read_data(&mut self, input: &[u8], out: &mut ReplyBuf) -> (usize, Option<Event>) {
-        let Some(transaction) = self.transaction.as_mut() else {
-            return (0, Some(self.close(Some(&reply::LOCAL_ERROR), out)));
-        };
-        let Some(scanner) = transaction.scanner.as_mut() else {
-            return (0, Some(self.close(Some(&reply::LOCAL_ERROR), out)));
-        };
-        let scan = scanner.scan(input, &mut self.pieces);
-        let was_given_up = transaction.verdict.is_some();
-        let fault = match scan.state {
-            ScanState::Fault(fault) => Some(Fault::from(fault)),
-            _ => self.profile.is_too_big(scanner.size()).then_some(Fault::Size),
-        };
-        let fault = fault.filter(|_| !was_given_up);
-        if let Some(fault) = fault {
-            self.pieces.clear();
-            scanner.discard();
-            transaction.verdict = Some(fault.reply());
-        }
-        let event = if scan.state == ScanState::End {
-            self.end_of_data(fault, out)
-        } else if let Some(fault) = fault {
-            Some(Event::BodyFault(fault))
-        } else {
-            Some(if self.pieces.is_empty() { Event::NeedInput } else { Event::Body })
-        };
-        (scan.consumed, event)
-    }
-
-    /// The dot came: asks, or says what was decided on the way.
-    fn end_of_data(&mut self, fault: Option<Fault>, out: &mut ReplyBuf) -> Option<Event> {
-        match self.transaction.as_mut().and_then(|t| t.verdict.take()) {
-            Some(verdict) => {
-                self.end_message(&verdict, out);
-                fault.map(Event::BodyFault)
-            }
-            None => Some(self.ask(Asked::Message, Question::Message)),
-        }
-    }
-
-    fn read_chunk(&mut self, chunk: Chunk, input: &[u8], out: &mut ReplyBuf) -> (usize, Option<Event>) {
-        let Some(scanner) = self.transaction.as_mut().and_then(|t| t.scanner.as_mut()) else {
-            return (0, Some(self.close(Some(&reply::LOCAL_ERROR), out)));
-        };
-        let here = usize::try_from(chunk.octets).map_or(input.len(), |left| left.min(input.len()));
-        let scan = scanner.scan(&input[..here], &mut self.pieces);
-        let rest = Chunk { octets: chunk.octets - scan.consumed as u64, ..chunk };
-        let mut state = scan.state;
-        if rest.octets == 0 && rest.is_last && state == ScanState::More {
-            state = scanner.finish_chunks(&mut self.pieces);
-        }
-        let fault = match state {
-            ScanState::Fault(fault) => Some(Fault::from(fault)),
-            _ => self.profile.is_too_big(scanner.size()).then_some(Fault::Size),
-        };
-        if let Some(fault) = fault {
-            self.pieces.clear();
-            self.give_up_chunk(rest, fault.reply());
-            return (scan.consumed, Some(Event::BodyFault(fault)));
-        }
-        (scan.consumed, self.after_chunk_octets(rest, out))
-    }
-
-    /// Octets of a chunk were taken, `rest` is still to come.
-    fn after_chunk_octets(&mut self, rest: Chunk, out: &mut ReplyBuf) -> Option<Event> {
-        if rest.octets > 0 {
-            self.state = State::Chunk(rest);
-            return Some(if self.pieces.is_empty() { Event::NeedInput } else { Event::Body });
-        }
-        if rest.is_last {
-            return Some(self.ask(Asked::Message, Question::Message));
-        }
-        // RFC 3030 §2: each chunk is answered once all of it was read.
-        self.state = State::Commands;
-        out.push(&reply::OK);
-        (!self.pieces.is_empty()).then_some(Event::Body)
-    }
-
-    /// The message fails in this chunk: what is left of it is read, then the reply given.
-    fn give_up_chunk(&mut self, rest: Chunk, reply: Reply) {
-        self.end_transaction();
-        self.begin_swallowing(rest, reply, Cost::Nothing);
-    }
-
-    /// RFC 3030 §2: the octets of a refused chunk are read all the same, and what they say is not looked at.
-    fn begin_swallowing(&mut self, chunk: Chunk, reply: Reply, cost: Cost) {
-        self.has_failed_chunk = !chunk.is_last;
-        self.state = State::Swallow { octets: chunk.octets, reply, cost };
-    }
-
-    fn swallow(&mut self, octets: u64, input: &[u8], out: &mut ReplyBuf) -> (usize, Option<Event>) {
-        let here = usize::try_from(octets).map_or(input.len(), |left| left.min(input.len()));
-        let left = octets - here as u64;
-        match std::mem::replace(&mut self.state, State::Commands) {
-            State::Swallow { reply, cost, .. } if left > 0 => {
-                self.state = State::Swallow { octets: left, reply, cost };
-                (here, Some(Event::NeedInput))
-            }
-            State::Swallow { reply, cost, .. } => (here, self.say(&reply, cost, out)),
-            other => {
-                self.state = other;
-                (0, Some(Event::NeedInput))
-            }
-        }
-    }
-
     fn ask(&mut self, asked: Asked, question: Question) -> Event {
         self.state = State::Asked(asked);
         Event::Question(question)
@@ -630,7 +427,7 @@ impl Server {
     }
 
     fn answer_mail(&mut self, answer: Answer, smtputf8: bool, out: &mut ReplyBuf) {
-        if let Some(reply) = refusal_of(answer) {
+        if let Some(reply) = answer.into_refusal() {
             return out.push(&reply);
         }
         self.end_transaction();
@@ -641,7 +438,7 @@ impl Server {
     fn answer_rcpt(&mut self, answer: Answer, out: &mut ReplyBuf) {
         let Some(transaction) = self.transaction.as_mut() else { return };
         transaction.owed -= 1;
-        match refusal_of(answer) {
+        match answer.into_refusal() {
             Some(reply) => {
                 transaction.refused += 1;
                 out.push(&reply);
@@ -656,40 +453,8 @@ impl Server {
         }
     }
 
-    fn answer_open(&mut self, answer: Answer, body: Body, out: &mut ReplyBuf) {
-        let has_recipients = self.recipients_accepted() > 0;
-        match (answer, body) {
-            // Whatever the driver says: without a recipient there is no 354 (RFC 5321 §3.3).
-            (_, Body::Data) if !has_recipients => out.push(&reply::NO_RECIPIENTS),
-            (_, Body::Chunks(chunk)) if !has_recipients => {
-                self.begin_swallowing(chunk, reply::NO_RECIPIENTS, Cost::Nothing);
-            }
-            (Answer::Open(form), Body::Data) => {
-                self.open(Framing::Data, form, State::Data);
-                out.push(&reply::START_MAIL_INPUT);
-            }
-            (Answer::Open(form), Body::Chunks(chunk)) => {
-                self.open(Framing::Chunks, form, State::Chunk(chunk));
-            }
-            (other, Body::Data) => {
-                self.end_transaction();
-                out.push(&refusal_of(other).unwrap_or(reply::LOCAL_ERROR));
-            }
-            (other, Body::Chunks(chunk)) => {
-                self.give_up_chunk(chunk, refusal_of(other).unwrap_or(reply::LOCAL_ERROR));
-            }
-        }
-    }
-
-    fn open(&mut self, framing: Framing, form: Form, state: State) {
-        if let Some(transaction) = self.transaction.as_mut() {
-            transaction.scanner = Some(BodyScanner::new(framing, form, self.profile.bare_newline));
-            self.state = state;
-        }
-    }
-
     fn answer_auth(&mut self, answer: Answer, out: &mut ReplyBuf) {
-        match refusal_of(answer) {
+        match answer.into_refusal() {
             // A wrong login is an error that counts (RFC 4954 §4 allows to close after several).
             Some(reply) => {
                 self.errors += 1;
@@ -742,26 +507,12 @@ impl Transaction {
     }
 }
 
-/// The reply of a refusal; `None` for the other answers.
-fn refusal_of(answer: Answer) -> Option<Reply> {
-    match answer {
-        Answer::Accept | Answer::Open(_) => None,
-        Answer::Refuse(reply) => Some(refusal(reply)),
-    }
-}
-
-/// A refusal is 4xx or 5xx. Anything else is a mistake of the driver, and must not sound like a yes.
-fn refusal(reply: Reply) -> Reply {
-    let is_refusal = reply.is_transient() || reply.is_permanent();
-    debug_assert!(is_refusal, "{reply} is no refusal");
-    if is_refusal { reply } else { reply::LOCAL_ERROR }
-}
-
 /// Pieces whose memory is kept between messages.
 const PIECES_KEPT_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use super::super::body::Form;
     use super::*;
     use proptest::prelude::*;
 
