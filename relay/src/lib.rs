@@ -14,3 +14,4 @@ pub mod gate;
 pub mod log;
 pub mod config;
 pub mod control;
+pub mod cli;

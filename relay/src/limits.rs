@@ -71,6 +71,9 @@ pub const UPSTREAM_ADDRESSES_MAX: usize = 100;
 /// How long `stop` waits for open transactions.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Clients whose rate one worker remembers; of more the longest unseen are forgotten.
+pub const CLIENT_RATES_MAX: usize = 64 * 1024;
+
 /// Octets of the configuration file, and of a file that a variable names.
 pub const CONFIG_FILE_OCTETS_MAX: u64 = 64 * 1024 * 1024;
 /// Wrong items of one list that are named; more are counted.
