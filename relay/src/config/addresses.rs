@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::values::{Wrong, whole};
 use crate::egress::config::{UpstreamAddress, UpstreamHost};
 use crate::limits::{DOMAIN_OCTETS_MAX, LOCAL_PART_OCTETS_MAX};
+use crate::policy::acl::canonical_net;
 
 /// A network or a single address; IPv6 may stand in brackets, as Postfix writes it. IPv4 networks written as
 /// IPv4-mapped IPv6 are taken for what they are.
@@ -34,13 +35,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
             net.trunc()
         )));
     }
-    Ok(unmapped(net))
-}
-
-fn unmapped(net: IpNet) -> IpNet {
-    let IpNet::V6(v6) = net else { return net };
-    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
-    v4.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(net, IpNet::V4)
+    Ok(canonical_net(net))
 }
 
 /// The networks of the host itself: they may always relay.

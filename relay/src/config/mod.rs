@@ -23,6 +23,7 @@ mod reference;
 mod values;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use effective::Effective;
 pub use raw::Sources;
@@ -109,6 +110,15 @@ pub fn control_socket(sources: &Sources) -> PathBuf {
         raw::Lookup::Written(written) => PathBuf::from(written.text.trim()),
         raw::Lookup::Unreadable | raw::Lookup::Absent => PathBuf::from(variables::CONTROL_SOCKET.default),
     }
+}
+
+/// A duration as the configuration takes it, for arguments of the verbs.
+///
+/// # Errors
+///
+/// What is expected.
+pub fn duration_argument(text: &str) -> Result<Duration, String> {
+    values::duration(text).map_err(|_| format!("expected {}", kind::Kind::Duration.expected()))
 }
 
 #[cfg(test)]

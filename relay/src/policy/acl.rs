@@ -209,8 +209,8 @@ fn compare_addresses(one: &str, other: &str) -> Ordering {
 }
 
 fn compare_domains(one: &str, other: &str) -> Ordering {
-    let lower = |text: &'_ str| -> Vec<u8> { text.bytes().map(|octet| octet.to_ascii_lowercase()).collect() };
-    lower(one).cmp(&lower(other))
+    let lower = |octet: u8| octet.to_ascii_lowercase();
+    one.bytes().map(lower).cmp(other.bytes().map(lower))
 }
 
 /// Local part and domain, parted at the last `@`; a quoted local part may hold others.
