@@ -79,7 +79,7 @@ impl Given {
     /// The mistakes as they are printed.
     #[track_caller]
     fn mistakes(&self) -> Vec<String> {
-        let refused = self.load().err().expect("must be refused");
+        let refused = self.load().expect_err("must be refused");
         assert!(!refused.mistakes.is_empty(), "refused without a mistake");
         refused.mistakes.iter().map(ToString::to_string).collect()
     }
