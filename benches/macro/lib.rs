@@ -16,3 +16,8 @@ pub mod load;
 pub mod idle;
 pub mod receiver;
 pub mod sink;
+pub mod peer;
+pub mod children;
+pub mod measure;
+pub mod host;
+pub mod report;

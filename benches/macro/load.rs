@@ -37,6 +37,16 @@ pub enum Mode {
     Chunking,
 }
 
+impl std::fmt::Display for Mode {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Mode::Lockstep => "lockstep",
+            Mode::Pipelined => "pipelined",
+            Mode::Chunking => "chunking",
+        })
+    }
+}
+
 impl Mode {
     fn needs(self) -> &'static [&'static str] {
         match self {
