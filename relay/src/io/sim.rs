@@ -535,7 +535,7 @@ mod tests {
             let io = world.clone();
             let heard = world.run(Moment::NEVER, async move {
                 io.spawn(async move {
-                    for _ in 0..200 {
+                    for _ in 0..30 {
                         let sent = theirs.send_octets(vec![b'x'; 1000], Moment::NEVER).await;
                         if sent.0.is_err() {
                             return;
