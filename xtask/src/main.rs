@@ -1,5 +1,6 @@
 //! `cargo xtask VERB`: every developer verb, one file a verb. It must not hold logic that the relay needs.
 
+mod bench;
 mod build;
 mod catch_all;
 mod ci;
@@ -28,6 +29,8 @@ struct Arguments {
 /// One line a verb; the file of the same name does it.
 #[derive(Subcommand)]
 enum Verb {
+    /// Compare the relay with its peers under load, or run the micro benches
+    Bench(bench::Arguments),
     /// Build the release binary
     Build(build::Arguments),
     /// What CI runs: fmt, clippy, tidy, tests, docs; or one of them
@@ -50,6 +53,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
+        Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Build(arguments) => build::run(&arguments),
         Verb::Ci(arguments) => ci::run(&arguments),
         Verb::Docs(arguments) => docs::run(&arguments),
