@@ -239,7 +239,8 @@ fn greets(address: SocketAddr) -> bool {
     attempt().unwrap_or(false)
 }
 
-/// A command that runs on `cpus` only, where that is asked, and that ends when we do, however we end.
+/// A command that runs on `cpus` only, where that is asked, and that ends when we are killed. Programs that change their user
+/// lose that last; against all other ends the conductor stops what it started.
 pub(crate) fn placed(program: &Path, cpus: Option<&str>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM"]);
