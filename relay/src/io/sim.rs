@@ -45,11 +45,19 @@ impl Faults {
         resets_permille: 0,
     };
     /// A network that cuts and delays, but loses nothing.
-    pub const CUTS: Self =
-        Self { delay_micros_max: 5_000, segment_octets_max: 7, short_reads_permille: 500, resets_permille: 0 };
+    pub const CUTS: Self = Self {
+        delay_micros_max: 5_000,
+        segment_octets_max: 7,
+        short_reads_permille: 500,
+        resets_permille: 0,
+    };
     /// A network that also breaks connections.
-    pub const BREAKS: Self =
-        Self { delay_micros_max: 50_000, segment_octets_max: 900, short_reads_permille: 200, resets_permille: 5 };
+    pub const BREAKS: Self = Self {
+        delay_micros_max: 50_000,
+        segment_octets_max: 900,
+        short_reads_permille: 200,
+        resets_permille: 5,
+    };
 }
 
 /// The whole simulated world; cheap to clone within its thread.
@@ -492,8 +500,10 @@ mod tests {
             let (heard, end) = world
                 .run(Moment::NEVER, async move {
                     io.spawn(async move {
-                        let sent: Flight =
-                            [&b"MAIL FROM:<a@b>\r\n"[..], b"RCPT"].map(Bytes::from_static).into_iter().collect();
+                        let sent: Flight = [&b"MAIL FROM:<a@b>\r\n"[..], b"RCPT"]
+                            .map(Bytes::from_static)
+                            .into_iter()
+                            .collect();
                         assert!(theirs.send(sent, Moment::NEVER).await.0.is_ok());
                     });
                     read_all(&mut ours, Moment(60_000_000)).await
@@ -523,7 +533,8 @@ mod tests {
         let world = World::new(1, Faults::NONE);
         let io = world.clone();
         let address = "198.18.0.1:25".parse().unwrap();
-        let result = world.run(Moment::NEVER, async move { io.connect(address, Moment(1_000_000)).await.err() });
+        let result =
+            world.run(Moment::NEVER, async move { io.connect(address, Moment(1_000_000)).await.err() });
         assert_eq!(result.flatten().map(|error| error.kind()), Some(io::ErrorKind::ConnectionRefused));
     }
 
