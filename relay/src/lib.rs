@@ -12,4 +12,5 @@ pub mod resolve;
 pub mod ingress;
 pub mod egress;
 pub mod orders;
+pub mod log;
 pub mod control;
