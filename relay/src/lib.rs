@@ -23,12 +23,8 @@ pub mod egress;
 pub mod gate;
 pub mod log;
 pub mod orders;
-<<<<<<< HEAD
 pub mod worker;
 pub mod config;
-=======
-pub mod log;
->>>>>>> control
 pub mod control;
 pub mod daemon;
 pub mod cli;

@@ -84,6 +84,8 @@ pub const SLOW_START: Duration = Duration::from_secs(10);
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Clients whose rate one worker remembers; of more the longest unseen are forgotten.
 pub const CLIENT_RATES_MAX: usize = 64 * 1024;
+/// How long the end of the process waits for the log's target.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an upstream has to answer QUIT.
 pub const UPSTREAM_QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `stop` waits for open transactions.
