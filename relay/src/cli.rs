@@ -4,6 +4,7 @@
 //! configuration. The last module in the order: it may call all others, none calls it.
 
 mod arguments;
+mod daemon;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -17,6 +18,8 @@ pub use arguments::{Arguments, Common, GateVerb, QueueVerb, Selector, Target, Ve
 
 use crate::config::features::{Feature, Features};
 use crate::config::{self, Host, Loaded, Refused, Sources};
+use crate::control::client::Verb as Asked;
+use crate::io::ladder;
 
 /// Does what the arguments ask for; the first is the name that the binary was called by.
 #[must_use]
@@ -40,36 +43,25 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn verb(arguments: Arguments) -> ExitCode {
     let Arguments { common, verb } = arguments;
     match verb.unwrap_or(Verb::Run { common: Common::default() }) {
-        Verb::Run { common: more } => run(common.and(more)),
+        Verb::Run { common: more } => daemon::run(common.and(more)),
         Verb::Check { common: more } => check(&common.and(more).sources(), &mut io::stdout().lock()),
         Verb::Config { common: more } => show(&common.and(more).sources()),
-        Verb::Version => version(&[], &mut io::stdout().lock()),
-        Verb::Status { .. } => not_in_this_build("status"),
-        Verb::Stop { .. } => not_in_this_build("stop"),
-        Verb::Reload { .. } => not_in_this_build("reload"),
-        Verb::Confirm { .. } => not_in_this_build("confirm"),
-        Verb::Flush { .. } => not_in_this_build("flush"),
-        Verb::Explain { .. } => not_in_this_build("explain"),
+        Verb::Version => version(&ladder::abilities(), &mut io::stdout().lock()),
+        Verb::Status { json, common: more } => {
+            daemon::ask(common.and(more), &Asked::Status { output: daemon::output(json) })
+        }
+        Verb::Stop { common: more } => daemon::ask(common.and(more), &Asked::Stop),
+        Verb::Reload { confirm, common: more } => daemon::ask(common.and(more), &Asked::Reload { confirm }),
+        Verb::Confirm { common: more } => daemon::ask(common.and(more), &Asked::Confirm),
+        Verb::Flush { common: more } => daemon::ask(common.and(more), &Asked::Flush),
+        Verb::Explain { target, from, to, json, common: more } => {
+            daemon::explain(common.and(more), target, (from, to), daemon::output(json))
+        }
         Verb::Queue(_) => not_in_this_build("queue"),
         Verb::Gate(_) => not_in_this_build("gate"),
         Verb::Top { .. } => not_in_this_build("top"),
         Verb::Selftest { .. } => not_in_this_build("selftest"),
     }
-}
-
-/// Loads the configuration and hands it to the daemon.
-fn run(common: Common) -> ExitCode {
-    let sources = common.sources();
-    match config::load(&sources, &Host::current()) {
-        Ok(loaded) => serve(&loaded),
-        Err(refused) => refuse(&refused),
-    }
-}
-
-/// The data plane's place: the configuration is right, and there is nothing to run it with.
-fn serve(loaded: &Loaded) -> ExitCode {
-    tell_warnings(loaded);
-    not_in_this_build("run")
 }
 
 /// `ringpost check`: every mistake and warning, one a line.

@@ -4,10 +4,7 @@
 //! `docs/ARCHITECTURE.md` tells the way of a message through them.
 
 /// The commit that this was built from; `unknown` outside a repository.
-pub const COMMIT: &str = match option_env!("RINGPOST_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
+pub const COMMIT: &str = env!("RINGPOST_COMMIT");
 
 pub mod limits;
 pub mod units;
