@@ -12,16 +12,16 @@
 //! is one octet, and memory is constant whatever the cuts. Three layers:
 //!
 //! 1. [`BodyScanner::scan`] alternates between long runs and single octets;
-//! 2. `clean_until` finds the next octet that is not ordinary text, many octets at a time;
+//! 2. `clean::clean_until` finds the next octet that is not ordinary text, hundreds of octets at a time;
 //! 3. `take` handles one octet: the table of all transitions.
-//!
-//! The road not taken: `memmem("\r\n.")` plus `memchr2` for CR and LF. It stops at each line, so that its cost is
-//! that of short lines (78 octets: 3 to 4 GB/s here), where a branch-free test of pairs runs over lines.
 //!
 //! It must not parse headers, bound the size (the server machine does) or keep a reference to an input.
 
+mod clean;
+
 use std::ops::Range;
 
+use self::clean::clean_until;
 use crate::limits::BODY_PIECES_MAX;
 
 /// How the client marks the end of the body.
@@ -125,8 +125,7 @@ pub struct BodyScanner {
     at: At,
     /// No more pieces are made: after a fault, or because the owner said so.
     discarding: bool,
-    /// All octets seen, or-ed.
-    union: u8,
+    has_8bit: bool,
     /// Octets put out.
     octets: u64,
     /// Stuffing dots among them.
@@ -143,7 +142,7 @@ impl BodyScanner {
             bare_newline,
             at: At::LineStart,
             discarding: false,
-            union: 0,
+            has_8bit: false,
             octets: 0,
             dots: 0,
         }
@@ -159,7 +158,7 @@ impl BodyScanner {
         while position < input.len() && state == ScanState::More && !run.is_full() {
             if position >= careful_until && position > 0 && self.at.is_settled() {
                 let clean = clean_until(input, position);
-                self.pass(input, position..clean.end, clean.union);
+                self.pass(&input[position..clean.end], clean.has_8bit);
                 if clean.end - position < CAREFUL_OCTETS {
                     careful_until = clean.end + CAREFUL_OCTETS;
                 }
@@ -215,19 +214,18 @@ impl BodyScanner {
     /// Whether an octet above 127 was seen.
     #[must_use]
     pub fn has_8bit(&self) -> bool {
-        !self.union.is_ascii()
+        self.has_8bit
     }
 
     /// Passes clean octets as they are; the last one tells where the scanner stands.
-    fn pass(&mut self, input: &[u8], clean: Range<usize>, union: u8) {
-        self.union |= union;
-        if let Some(&last) = input[clean].last() {
-            self.at = match last {
-                b'\r' => At::Cr,
-                b'\n' => At::LineStart,
-                _ => At::Text,
-            };
-        }
+    fn pass(&mut self, clean: &[u8], has_8bit: bool) {
+        self.has_8bit |= has_8bit;
+        self.at = match clean.last() {
+            None => self.at,
+            Some(b'\r') => At::Cr,
+            Some(b'\n') => At::LineStart,
+            Some(_) => At::Text,
+        };
     }
 
     /// One octet, at `position` of the input. First what the octets before it left open, then the octet itself.
@@ -272,7 +270,7 @@ impl BodyScanner {
 
     /// One octet where nothing is left open: in a line, or at the start of one.
     fn take_settled(&mut self, octet: u8, position: usize, run: &mut Run<'_>, state: ScanState) -> ScanState {
-        self.union |= octet;
+        self.has_8bit |= !octet.is_ascii();
         let before = self.at;
         self.at = match octet {
             b'\r' => At::Cr,
@@ -424,76 +422,9 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Where ordinary text ends.
-struct Clean {
-    end: usize,
-    /// The clean octets, or-ed.
-    union: u8,
-}
-
-/// The first octet from `from` (at least 1) on that makes a pair with the octet before it which is not ordinary:
-/// a CR or LF alone, a NUL, a dot behind LF. The end of the input where there is none.
-fn clean_until(input: &[u8], from: usize) -> Clean {
-    let mut clean = Clean { end: from, union: 0 };
-    pass_blocks::<LARGE_BLOCK_OCTETS>(input, &mut clean);
-    pass_blocks::<SMALL_BLOCK_OCTETS>(input, &mut clean);
-    let befores = &input[clean.end - 1..];
-    for pair in befores.windows(2) {
-        let tested = Pairs::of(&[pair[0]], &[pair[1]]);
-        if tested.odd != 0 {
-            break;
-        }
-        clean.union |= tested.union;
-        clean.end += 1;
-    }
-    clean
-}
-
-/// Moves on by whole blocks of `N` octets while they are clean.
-#[inline]
-fn pass_blocks<const N: usize>(input: &[u8], clean: &mut Clean) {
-    while let (Some(befores), Some(octets)) =
-        (input[clean.end - 1..].first_chunk::<N>(), input[clean.end..].first_chunk::<N>())
-    {
-        let tested = Pairs::of(befores, octets);
-        if tested.odd != 0 {
-            break;
-        }
-        clean.union |= tested.union;
-        clean.end += N;
-    }
-}
-
-/// What a block of octets is like, each judged with the octet before it.
-struct Pairs {
-    /// Not 0 where a pair is not ordinary.
-    odd: u8,
-    /// The octets, or-ed.
-    union: u8,
-}
-
-impl Pairs {
-    /// No branch and no index depends on an octet, so that this compiles to vector compares.
-    #[inline]
-    fn of<const N: usize>(befores: &[u8; N], octets: &[u8; N]) -> Self {
-        let mut pairs = Self { odd: 0, union: 0 };
-        for (&before, &octet) in befores.iter().zip(octets) {
-            let newline = (octet == b'\n') ^ (before == b'\r');
-            let dot = (before == b'\n') & (octet == b'.');
-            pairs.odd |= u8::from(newline | dot | (octet == 0));
-            pairs.union |= octet;
-        }
-        pairs
-    }
-}
-
 const END: &[u8] = b".\r\n";
-/// Octets tested at once where nothing is odd.
-const LARGE_BLOCK_OCTETS: usize = 256;
-/// Octets tested at once near something odd.
-const SMALL_BLOCK_OCTETS: usize = 32;
-/// Octets taken singly after a run shorter than this, so that odd octets in a row do not each cost a block.
-const CAREFUL_OCTETS: usize = 32;
+/// Octets taken singly after a run shorter than this, so that odd octets in a row do not each cost a search.
+const CAREFUL_OCTETS: usize = 16;
 /// Pieces that one octet can make, the rest of the input included.
 const PIECES_PER_OCTET_MAX: usize = 4;
 const _: () = assert!(PIECES_PER_OCTET_MAX < BODY_PIECES_MAX);

@@ -4,6 +4,7 @@
 //! octets come out; who drives a machine decides when to read, write and wait.
 
 pub mod body;
+pub mod encode;
 pub mod reply;
 pub mod line;
 pub mod path;
@@ -12,3 +13,4 @@ pub mod command;
 pub mod auth;
 pub mod extension;
 pub mod server;
+pub mod client;

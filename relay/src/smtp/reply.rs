@@ -322,6 +322,10 @@ replies! {
     UPSTREAM_MISCONFIGURED = 451 (4, 3, 5) "Upstream refuses this relay's configuration, try again later";
     /// No upstream can be reached.
     UPSTREAM_UNREACHABLE = 451 (4, 4, 1) "Upstream not reachable, try again later";
+    /// The recipient's domain takes no mail: its MX is null (RFC 7505 §4).
+    NULL_MX = 556 (5, 1, 10) "Recipient's domain takes no mail";
+    /// The message needs SMTPUTF8, and the upstream does not offer it (RFC 6531 §3.5).
+    SMTPUTF8_NOT_SUPPORTED = 550 (5, 6, 7) "Message needs SMTPUTF8, which the upstream does not offer";
     /// The upstream was lost, or spoke nonsense, before its verdict on the message.
     UPSTREAM_LOST = 451 (4, 4, 2) "Upstream connection lost, try again later";
     /// More than `RECIPIENTS_MAX` recipients; those before it stay (RFC 5321 §4.5.3.1.10).
