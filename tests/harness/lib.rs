@@ -7,6 +7,7 @@ pub mod admin;
 pub mod client;
 pub mod daemon;
 pub mod dialog;
+pub mod fuzz;
 pub mod message;
 pub mod namespace;
 pub mod process;
