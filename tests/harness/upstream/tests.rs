@@ -72,11 +72,11 @@ fn sees_breaches_of_the_wire() {
 fn takes_chunks_and_keeps_what_was_cut_off() {
     let upstream = Upstream::start(Script::new().offering("CHUNKING"));
     let mut client = Client::greeted(upstream.address());
-    client.envelope("a@x", &["b@y"]).send(b"BDAT 3\r\n.\r\nBDAT 3 LAST\r\nab\n");
+    client.envelope("a@x", &["b@y"]).send(b"BDAT 3\r\n.\r\nBDAT 3 LAST\r\na\r\n");
     client.reply().assert("250");
     client.reply().assert("250");
     let mail = upstream.mail();
-    assert_eq!((mail.framing, mail.wire.as_slice()), (Framing::Chunks, &b".\r\nab\n"[..]));
+    assert_eq!((mail.framing, mail.wire.as_slice()), (Framing::Chunks, &b".\r\na\r\n"[..]));
     client.envelope("a@x", &["b@y"]).command("DATA").assert("354");
     client.send(b"half\r");
     client.reset();
