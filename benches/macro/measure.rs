@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -82,6 +83,14 @@ pub struct Bench {
     pub scratch: Option<PathBuf>,
     /// The relay's binary.
     pub ringpost: PathBuf,
+    /// Set by a signal: nothing more is started.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Bench {
+    fn may_go_on(&self) -> Result<(), String> {
+        if self.stop.load(Ordering::Relaxed) { Err("stopped by a signal".to_owned()) } else { Ok(()) }
+    }
 }
 
 /// The figures of one measurement.
@@ -129,6 +138,7 @@ pub struct IdleFigures {
 /// # Errors
 /// In words, why there is no figure.
 pub fn measure(bench: &Bench, peer: &Peer, workload: Workload) -> Result<Figures, String> {
+    bench.may_go_on()?;
     let dir = scratch(bench.scratch.as_deref()).map_err(|error| error.to_string())?;
     let mut sink = start_sink(bench).map_err(|error| error.to_string())?;
     let sessions = usize::try_from(workload.sessions).unwrap_or(usize::MAX);
@@ -180,6 +190,7 @@ fn loaded(
 /// # Errors
 /// In words, why there is no figure.
 pub fn measure_idle(bench: &Bench, peer: &Peer, sessions: usize) -> Result<IdleFigures, String> {
+    bench.may_go_on()?;
     let dir = scratch(bench.scratch.as_deref()).map_err(|error| error.to_string())?;
     let sink = start_sink(bench).map_err(|error| error.to_string())?;
     let started =

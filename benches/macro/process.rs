@@ -33,6 +33,32 @@ struct Stat {
     own_ticks: u64,
     /// Of the children that it has reaped.
     reaped_ticks: u64,
+    /// When it began, in ticks since the host did: tells it from a later process of the same number.
+    began_ticks: u64,
+}
+
+/// A process that cannot be mistaken for another, even after it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Its number.
+    pub pid: u32,
+    began_ticks: u64,
+}
+
+impl Identity {
+    /// Whether this very process still is there.
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.began_ticks == self.began_ticks)
+    }
+}
+
+/// `root` and all its descendants.
+#[must_use]
+pub fn tree(root: u32) -> Vec<Identity> {
+    let table = table();
+    let identity = |pid| table.get(&pid).map(|stat| Identity { pid, began_ticks: stat.began_ticks });
+    descendants(&table, root).into_iter().filter_map(identity).collect()
 }
 
 impl Stat {
@@ -61,8 +87,8 @@ pub fn tree_usage(root: u32) -> Usage {
 /// The CPU that this process has used, in microseconds.
 #[must_use]
 pub fn own_cpu_micros() -> u64 {
-    let stat = fs::read_to_string("/proc/self/stat").ok().and_then(|text| parse_stat(&text));
-    stat.map_or(0, |stat| stat.cpu_micros(threads_nanos(std::process::id())))
+    let pid = std::process::id();
+    stat(pid).map_or(0, |stat| stat.cpu_micros(threads_nanos(pid)))
 }
 
 /// The CPU of a process's living threads, in nanoseconds; 0 where the kernel does not keep it.
@@ -78,10 +104,13 @@ fn table() -> BTreeMap<u32, Stat> {
     entries
         .filter_map(|entry| {
             let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let text = fs::read_to_string(entry.path().join("stat")).ok()?;
-            Some((pid, parse_stat(&text)?))
+            Some((pid, stat(pid)?))
         })
         .collect()
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// `root`, where it lives, and all that descend from it.
@@ -101,11 +130,12 @@ fn descendants(table: &BTreeMap<u32, Stat>, root: u32) -> Vec<u32> {
 fn parse_stat(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    // state ppid ... utime stime cutime cstime are fields 3, 4, 14, 15, 16 and 17 of the whole line.
+    // state ppid ... utime stime cutime cstime ... starttime are fields 3, 4, 14 to 17 and 22 of the whole line.
     Some(Stat {
         parent: fields.get(1)?.parse().ok()?,
         own_ticks: number(11)? + number(12)?,
         reaped_ticks: number(13)? + number(14)?,
+        began_ticks: number(19)?,
     })
 }
 
@@ -122,13 +152,16 @@ mod tests {
     #[test]
     fn reads_past_a_hostile_command_name() {
         let text = "12 (a) R 1 (b) S 7 1 1 0 -1 4194304 1 2 3 4 100 20 3 4 20 0 1 0 5";
-        assert_eq!(parse_stat(text), Some(Stat { parent: 7, own_ticks: 120, reaped_ticks: 7 }));
+        assert_eq!(
+            parse_stat(text),
+            Some(Stat { parent: 7, own_ticks: 120, reaped_ticks: 7, began_ticks: 5 })
+        );
         assert_eq!(parse_stat("12 (sh"), None);
     }
 
     #[test]
     fn sums_a_tree_and_nothing_beside_it() {
-        let stat = |parent| Stat { parent, own_ticks: 1, reaped_ticks: 0 };
+        let stat = |parent| Stat { parent, own_ticks: 1, reaped_ticks: 0, began_ticks: 1 };
         let table = BTreeMap::from([(1, stat(0)), (5, stat(1)), (6, stat(5)), (7, stat(6)), (8, stat(1))]);
         assert_eq!(descendants(&table, 5), [5, 6, 7]);
         assert!(descendants(&table, 9).is_empty());
@@ -136,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_finer_account_counts_unless_threads_have_ended() {
-        let stat = Stat { parent: 1, own_ticks: 2, reaped_ticks: 1 };
+        let stat = Stat { parent: 1, own_ticks: 2, reaped_ticks: 1, began_ticks: 1 };
         assert_eq!(stat.cpu_micros(27_000_000), 37_000);
         assert_eq!(stat.cpu_micros(5_000_000), 30_000);
     }
@@ -148,6 +181,12 @@ mod tests {
             usage.processes >= 1 && usage.resident_octets > 0 && usage.peak_octets >= usage.resident_octets
         );
         assert!(usage.anonymous_octets <= usage.resident_octets);
+    }
+
+    #[test]
+    fn tells_itself_from_another_of_the_same_number() {
+        let own = tree(std::process::id())[0];
+        assert!(own.lives() && !Identity { began_ticks: own.began_ticks + 1, ..own }.lives());
     }
 
     #[test]

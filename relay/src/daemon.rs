@@ -11,16 +11,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::config::{self, Config, Loaded, Sources};
+use crate::control;
 use crate::control::{Bound, ControlPlane, Read, Start, Workers};
 use crate::io::clock;
 use crate::io::ladder::Rung;
-use crate::limits::LISTEN_BACKLOG;
+use crate::limits::{LISTEN_BACKLOG, LOG_FLUSH_TIMEOUT};
+use crate::log::Log;
 use crate::meter::Listener;
 use crate::orders::{self, Order, Settings};
 use crate::resolve::{self, Service};
 use crate::units::WorkerId;
 use crate::worker::{self, Parts, Shared};
-use crate::{control, log};
 
 /// Why the daemon could not run: the text, and the exit code of INTERFACE §6.
 #[derive(Debug)]
@@ -81,7 +82,8 @@ fn variable_of(listener: Listener) -> &'static str {
 /// Why it could not start.
 pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     let Loaded { config, warnings, .. } = loaded;
-    let log = log::start(&config.log).map_err(Fault::Log)?;
+    let log = Log::start(&config.log).map_err(Fault::Log)?;
+    let dropped = log.clone();
     for warning in &warnings {
         tracing::warn!(event = "configuration", warning = %warning);
     }
@@ -98,7 +100,7 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
         version: env!("CARGO_PKG_VERSION"),
         commit: crate::COMMIT,
         reread: Arc::new(move || reread(&sources)),
-        log_lines_dropped: log.lines_dropped(),
+        log_lines_dropped: Box::new(move || dropped.lines_dropped()),
         companions: vec![Box::pin(service.run())],
     })
     .map_err(Fault::Control)?;
@@ -108,7 +110,8 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     if ending.drain.is_some() {
         workers.into_iter().for_each(|worker| drop(worker.join()));
     }
-    drop(log);
+    // What the target does not take by then is lost with the process.
+    let _ = log.flush(LOG_FLUSH_TIMEOUT);
     drop(ending);
     Ok(())
 }

@@ -84,6 +84,8 @@ pub const SLOW_START: Duration = Duration::from_secs(10);
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Clients whose rate one worker remembers; of more the longest unseen are forgotten.
 pub const CLIENT_RATES_MAX: usize = 64 * 1024;
+/// How long the end of the process waits for the log's target.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an upstream has to answer QUIT.
 pub const UPSTREAM_QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `stop` waits for open transactions.
@@ -144,6 +146,17 @@ pub const DNS_TRANSIENT_TTL: Duration = Duration::from_secs(5);
 /// How long a good answer serves on while name servers fail.
 pub const DNS_STALE_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// Octets of one value in a log line, before escaping; what is longer is cut and marked.
+pub const LOG_VALUE_OCTETS_MAX: usize = 1024;
+/// Octets of one log line; fields that do not fit are left out and the line says so.
+pub const LOG_LINE_OCTETS_MAX: usize = 16 * 1024;
+/// Octets of log lines that one thread may have waiting; what does not fit is dropped and counted.
+pub const LOG_PENDING_OCTETS_MAX: usize = 1024 * 1024;
+/// Waiting octets at which the log's writer is woken at once.
+pub const LOG_BATCH_OCTETS: usize = 32 * 1024;
+/// How long the log's writer waits for more lines after the first.
+pub const LOG_BATCH_WAIT: Duration = Duration::from_millis(20);
+
 // A command line must fit the buffer that it is assembled in, and so must a reply line.
 const _: () = assert!(COMMAND_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(REPLY_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
@@ -160,3 +173,7 @@ const _: () = assert!(WORKER_ANSWER_TIMEOUT.as_secs() < PULSE.as_secs());
 const _: () = assert!(2 * DNS_QUERY_TIMEOUT.as_secs() < DNS_LOOKUP_TIMEOUT.as_secs());
 const _: () =
     assert!(DNS_TTL_MIN.as_secs() < DNS_TTL_MAX.as_secs() && DNS_TTL_MAX.as_secs() < DNS_STALE_MAX.as_secs());
+// Every character of a value may become an escape of ten octets, and the value must still fit its line.
+const _: () = assert!(LOG_VALUE_OCTETS_MAX * 10 + 512 < LOG_LINE_OCTETS_MAX);
+const _: () =
+    assert!(2 * LOG_LINE_OCTETS_MAX <= LOG_BATCH_OCTETS && LOG_BATCH_OCTETS < LOG_PENDING_OCTETS_MAX);

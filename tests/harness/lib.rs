@@ -13,3 +13,5 @@ pub mod skip;
 pub mod upstream;
 pub mod wait;
 pub mod wire;
+
+pub mod dialog;

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use clap::Parser;
 use ringpost_benches::host::Host;
@@ -12,6 +14,8 @@ use ringpost_benches::measure::{Bench, Connections, Workload, measure, measure_i
 use ringpost_benches::peer::{Holder, Peer};
 use ringpost_benches::report::{IdleRow, Report, Row};
 use ringpost_benches::size::Size;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 /// Open files that thousands of sessions take, in a proxy twice.
 const OPEN_FILES: &str = "131072";
@@ -84,6 +88,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), String> {
     let bench = bench(arguments)?;
+    // What has been started is stopped by whoever holds it, so a signal only asks to measure no more.
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        flag::register(signal, Arc::clone(&bench.stop)).map_err(|error| error.to_string())?;
+    }
     allow_open_files();
     let scratch = bench.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let report = Report {
@@ -92,6 +100,9 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         rows: loads(arguments, &bench),
         idle: idle(arguments, &bench),
     };
+    if bench.stop.load(Ordering::Relaxed) {
+        return Err("stopped by a signal: no report".to_owned());
+    }
     let text = report.markdown();
     println!("{text}");
     if arguments.record { record(&report, &text) } else { Ok(()) }
@@ -115,6 +126,7 @@ fn bench(arguments: &Arguments) -> Result<Bench, String> {
         sink_flags,
         scratch: arguments.scratch.clone(),
         ringpost,
+        stop: Arc::default(),
     })
 }
 

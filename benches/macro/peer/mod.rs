@@ -14,7 +14,7 @@ use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
-use crate::clock;
+use crate::{clock, process};
 
 /// How long a peer may take until it greets.
 const READY_SECS_MAX: u64 = 30;
@@ -195,17 +195,21 @@ impl Started {
 impl Drop for Started {
     fn drop(&mut self) {
         let Some(process) = &mut self.process else { return };
+        let tree = process::tree(process.id());
         if terminate(process).is_err() {
-            // It has ended already, or cannot be reached by a signal: the kill below is the last word.
+            // It has ended already, or does not listen: this is the last word.
             drop(process.kill());
             drop(process.wait());
+        }
+        for left in tree.into_iter().filter(process::Identity::lives) {
+            signal("-KILL", left.pid);
         }
     }
 }
 
 /// Asks a process to end and waits until it has.
 fn terminate(process: &mut Child) -> io::Result<()> {
-    Command::new("kill").args(["-TERM", &process.id().to_string()]).stderr(Stdio::null()).status()?;
+    signal("-TERM", process.id());
     let give_up = clock::now() + Duration::from_secs(STOP_SECS_MAX);
     while process.try_wait()?.is_none() {
         if clock::now() > give_up {
@@ -214,6 +218,11 @@ fn terminate(process: &mut Child) -> io::Result<()> {
         thread::sleep(GLANCE);
     }
     Ok(())
+}
+
+/// Sends a signal to a process that we started; one that has just ended does not matter.
+fn signal(name: &str, pid: u32) {
+    drop(Command::new("kill").args([name, &pid.to_string()]).stderr(Stdio::null()).status());
 }
 
 /// Whether a server there greets with 220; it is left with QUIT.
@@ -230,16 +239,16 @@ fn greets(address: SocketAddr) -> bool {
     attempt().unwrap_or(false)
 }
 
-/// A command that runs on `cpus` only, where that is asked.
+/// A command that runs on `cpus` only, where that is asked, and that ends when we are killed. Programs that change their user
+/// lose that last; against all other ends the conductor stops what it started.
 pub(crate) fn placed(program: &Path, cpus: Option<&str>) -> Command {
-    match cpus {
-        None => Command::new(program),
-        Some(cpus) => {
-            let mut command = Command::new("taskset");
-            command.args(["-c", cpus]).arg(program);
-            command
-        }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM"]);
+    if let Some(cpus) = cpus {
+        command.args(["taskset", "-c", cpus]);
     }
+    command.arg(program);
+    command
 }
 
 /// Where a program is: on `PATH`, or where Debian keeps daemons.

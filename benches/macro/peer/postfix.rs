@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{PeerError, Place, Started, debian, free_port, placed};
@@ -55,15 +55,28 @@ pub(super) fn start(place: &Place<'_>) -> Result<Started, PeerError> {
     fs::write(config.join("main.cf"), main(place, &queue, &data))?;
     fs::write(config.join("master.cf"), format!("127.0.0.1:{port} inet n - n - - smtpd\n{SERVICES}"))?;
     let output = place.dir.join("postfix.out");
-    let process = placed(&program, place.cpus)
+    // `check` makes the queue's folders. `postfix start-fg` would put a shell between us and the master, which a signal
+    // to our child then does not reach.
+    let checked = Command::new(&program).arg("-c").arg(&config).arg("check").stdin(Stdio::null()).output()?;
+    if !checked.status.success() {
+        return Err(PeerError::NotReady(String::from_utf8_lossy(&checked.stderr).into_owned()));
+    }
+    let process = placed(&master()?, place.cpus)
+        .arg("-s")
         .arg("-c")
         .arg(&config)
-        .arg("start-fg")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(&output)?)
         .spawn()?;
     Ok(Started { address: ([127, 0, 0, 1], port).into(), process: Some(process), output: Some(output) })
+}
+
+/// The program that all services are children of.
+fn master() -> Result<PathBuf, PeerError> {
+    let told =
+        Command::new("postconf").args(["-d", "-h", "daemon_directory"]).stdin(Stdio::null()).output()?;
+    Ok(Path::new(String::from_utf8_lossy(&told.stdout).trim()).join("master"))
 }
 
 fn main(place: &Place<'_>, queue: &Path, data: &Path) -> String {

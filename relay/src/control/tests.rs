@@ -46,6 +46,9 @@ pub(super) fn settings() -> Settings {
         denied_senders: Default::default(),
         allowed_recipients: Default::default(),
         denied_recipients: Default::default(),
+        logins: Vec::new(),
+        mail_from_fqdn: None,
+        always_bcc: Vec::new(),
     };
     let upstream = |host, port| UpstreamAddress { host, port };
     let egress = egress::Config {
@@ -61,6 +64,9 @@ pub(super) fn settings() -> Settings {
         upstream_rate: None,
         eightbit: EightBit::Bounce,
         dns_servers: Vec::new(),
+        login: None,
+        mechanism: None,
+        dkim: None,
     };
     Settings { ingress: Arc::new(ingress), egress: Arc::new(egress) }
 }

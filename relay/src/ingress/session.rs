@@ -328,9 +328,9 @@ impl<I: Io, S: Sink> Session<I, S> {
                 Answer::Refuse(reply)
             }
         };
-        let is_refused = matches!(answer, Answer::Refuse(_));
         self.machine.answer(answer, &mut self.replies);
-        if is_refused {
+        // Where no recipient was taken the transaction stays open for more of them.
+        if !self.machine.is_in_transaction() {
             self.end_transaction();
         }
     }

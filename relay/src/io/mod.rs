@@ -16,6 +16,7 @@ pub mod deadline;
 pub mod flight;
 pub mod ladder;
 pub mod ring;
+pub mod sim;
 
 use std::future::Future;
 use std::io;

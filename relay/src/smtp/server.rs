@@ -9,8 +9,8 @@
 //! goes on. It asks the next RCPT, or whether the body may come; before anything else, and where the input ends,
 //! it says [`Event::Settle`] and stands still until every owed answer was given.
 //!
-//! `judge` is the table of what may come when, `intake` reads bodies, and this file holds them together. Every way out of a
-//! transaction, good or bad, goes through one function, `end_transaction`, which forgets all of it at once.
+//! `judge` is the table of what may come when, `intake` reads bodies, and this file holds them together. Every way
+//! out of a transaction, good or bad, goes through one function, `end_transaction`, which forgets all of it at once.
 //!
 //! What it must not do: decide who may send or relay, wait, read a clock, count for metrics, log, or see the content
 //! of a message beyond its scanner.

@@ -52,7 +52,9 @@ pub enum Question {
     /// Is this recipient taken? [`Answer::Accept`], [`Answer::Refuse`], or [`Server::postpone`].
     Rcpt(Rcpt),
     /// The envelope is complete. May the body come, and in which form? [`Answer::Open`] or [`Answer::Refuse`], after
-    /// the answers to all postponed recipients. A refusal ends the transaction.
+    /// the answers to all postponed recipients. A refusal ends the transaction; only where no recipient was taken
+    /// the machine says 554 whatever the answer, and the transaction stays open for more recipients (RFC 5321 §3.3):
+    /// ask [`super::Server::is_in_transaction`] and [`super::Server::is_in_body`] afterwards.
     OpenBody {
         /// DATA or BDAT.
         framing: Framing,

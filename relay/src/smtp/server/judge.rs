@@ -136,7 +136,7 @@ impl Server {
             return Decision::wrong(reply::CHUNKS_EXPECTED);
         }
         if transaction.accepted + transaction.owed >= self.profile.recipients_max
-            || transaction.refused >= limits::RECIPIENTS_OVERSHOOT_MAX
+            || transaction.refused + transaction.owed >= limits::RECIPIENTS_OVERSHOOT_MAX
         {
             return Decision::Overshoot;
         }
