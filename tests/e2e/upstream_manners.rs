@@ -41,7 +41,7 @@ fn a_reply_that_cannot_be_is_a_temporary_failure() {
 #[test]
 fn replies_without_text_or_with_odd_codes_are_judged_by_their_first_digit() {
     for reply in ["250", "250 ", "250 5.1.1 odd", "299 Ok", "250-\n250"] {
-        assert_eq!(judged(Script::new().on(Stage::Message, reply)), 250, "{reply:?}");
+        assert_eq!(judged(Script::new().on(Stage::Message, reply)) / 100, 2, "{reply:?}");
     }
     for (reply, class) in [("499", 4), ("599 x", 5), ("550 2.0.0 odd", 5)] {
         assert_eq!(judged(Script::new().on(Stage::Message, reply)) / 100, class, "{reply:?}");

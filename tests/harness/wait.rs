@@ -1,6 +1,8 @@
-//! Waiting for something to become true, bounded. It must not poll: whoever changes a value wakes the waiters.
+//! Waiting for something to become true, bounded. Whoever changes a value wakes the waiters;
+//! only other programs' ports are polled. It must not measure time.
 
 use std::fmt::Debug;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +64,26 @@ impl<T: Debug> Watched<T> {
         }
     }
 }
+
+/// Waits until somebody listens there: another program's port, of which it tells nothing.
+///
+/// # Panics
+/// When nobody does within [`PATIENCE`].
+#[track_caller]
+pub fn until_listening(address: SocketAddr) {
+    let tries = PATIENCE.as_millis() / BETWEEN_TRIES.as_millis();
+    let listens = (0..tries).any(|_| {
+        let connected = TcpStream::connect(address).is_ok();
+        if !connected {
+            std::thread::park_timeout(BETWEEN_TRIES);
+        }
+        connected
+    });
+    assert!(listens, "nobody listens on {address}");
+}
+
+/// A refused connection is no event to wait for: it is tried again after this.
+const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
 /// A door that is shut until somebody opens it; scripts wait at it, tests open it.
 #[derive(Debug, Clone, Default)]

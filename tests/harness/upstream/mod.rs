@@ -167,7 +167,7 @@ impl Drop for Upstream {
     }
 }
 
-/// An address on which nobody listens.
+/// An address on which nobody listens, yet.
 ///
 /// # Panics
 /// When no port can be had.
