@@ -8,8 +8,8 @@
 //! | --- | --- |
 //! | [`HEAD`] | port mask, generation, action and number of ports |
 //! | [`RATE`] | nanoseconds a new connection costs, nanoseconds of burst |
-//! | [`CLASSES`] | one word a class: the trie of its IPv4 sources, and of its IPv6 sources |
-//! | [`PORTS`].. | one unit a port: its number, the trie of its IPv4 addresses, and of its IPv6 addresses |
+//! | [`CLASSES`].. | one unit a class: the tries of its IPv4 and of its IPv6 sources |
+//! | [`PORTS`].. | one unit a port: the tries of its IPv4 and of its IPv6 addresses, its number |
 //! | [`FREE`].. | nodes and entries of the tries (see [`crate::trie`]) |
 
 /// The smallest piece of a table: 32 octets.
@@ -17,23 +17,26 @@ pub type Unit = [u64; 4];
 
 /// Octets of one unit.
 pub const UNIT_OCTETS: usize = 32;
-/// Units of a table. Just under 4 MiB: kernels before 5.16 refuse map values above that.
-pub const UNITS: usize = (4 * 1024 * 1024 - 4096) / UNIT_OCTETS;
+/// Units of a table, 2 MiB: a power of two, so that an index is bounded by a mask, which the verifier of every
+/// kernel understands. Kernels before 5.16 refuse map values above 4 MiB.
+pub const UNITS: usize = 65_536;
+/// All units of a table.
+pub type Units = [Unit; UNITS];
 
 /// Place of the head: `[port mask, generation, action | ports << 8, 0]`.
 pub const HEAD: usize = 0;
 /// Place of the rate of new connections: `[cost_ns, burst_ns, 0, 0]`; a cost of 0 means no limit.
 pub const RATE: usize = 1;
-/// Place of the classes' roots: word `c` is `IPv4 root | IPv6 root << 32` of class `c`.
+/// Place of the first class: `[IPv4 root, IPv6 root, 0, 0]`.
 pub const CLASSES: usize = 2;
-/// Place of the first port: `[port, IPv4 root | IPv6 root << 32, 0, 0]`.
-pub const PORTS: usize = 3;
+/// Classes that a table can hold: a power of two.
+pub const CLASSES_MAX: usize = 4;
+/// Place of the first port: `[IPv4 root, IPv6 root, port, 0]`.
+pub const PORTS: usize = CLASSES + CLASSES_MAX;
 /// Distinct listen ports that a table can hold.
 pub const PORTS_MAX: usize = 32;
 /// Place of the first unit that tries may use.
 pub const FREE: usize = PORTS + PORTS_MAX;
-/// Classes that a table can hold.
-pub const CLASSES_MAX: usize = 4;
 
 /// Who may reach a listener: each class has its own networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -207,6 +210,7 @@ pub const DROP_EVENT_OCTETS: usize = 56;
 const _: () = assert!(size_of::<DropEvent>() == DROP_EVENT_OCTETS);
 const _: () = assert!(size_of::<Unit>() == UNIT_OCTETS);
 const _: () = assert!(FREE < UNITS);
+const _: () = assert!(UNITS.is_power_of_two() && CLASSES_MAX.is_power_of_two());
 
 /// Name of the program for interfaces whose frames fit one buffer.
 pub const PROGRAM: &str = "ringpost_gate";
@@ -218,7 +222,7 @@ pub const TABLES: &str = "TABLES";
 pub const COUNTERS: &str = "COUNTERS";
 /// Per-CPU array of packets accepted for each network, by network number.
 pub const NETWORKS: &str = "NETWORKS";
-/// Networks that are counted each for itself.
+/// Networks that are counted each for itself; the numbers of others are not counted.
 pub const NETWORKS_MAX: u32 = 16_384;
 /// LRU hash of [`Address`] to the end of its ban, nanoseconds of the monotonic clock.
 pub const BANS: &str = "BANS";

@@ -8,10 +8,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::abi::{
-    Action, Address, CLASSES, CLASSES_MAX, Class, FREE, HEAD, PORTS, PORTS_MAX, RATE, UNITS, Unit,
+    Action, Address, CLASSES, CLASSES_MAX, Class, FREE, HEAD, PORTS, PORTS_MAX, RATE, UNITS, Unit, Units,
 };
 use crate::packet::Family;
-use crate::trie::{Key, NODE, NOTHING, STEPS_MAX, STRIDE_MAX, Shape};
+use crate::trie::{CHECKED_MAX, Entry, Key, NOTHING, STEPS_MAX, STRIDE_MAX, Shape};
 
 /// What a table is to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +46,12 @@ pub struct Network {
     pub address: IpAddr,
     /// Bits that its addresses share: at most 32 or 128.
     pub prefix: u8,
-    /// Its counter: the longest network that holds a source counts its packets.
-    pub number: u32,
+    /// Its counter: the longest network that holds a source counts its packets. Below [`NUMBERS_MAX`].
+    pub number: u16,
 }
+
+/// Numbers that networks may have: a leaf is one more, in 16 bits.
+pub const NUMBERS_MAX: u16 = u16::MAX;
 
 /// New connections that a source may open: one a `cost_ns`, after a burst that may run `burst_ns` ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +67,7 @@ pub struct SynRate {
 pub enum CompileError {
     /// More than [`PORTS_MAX`] distinct listen ports.
     TooManyPorts,
-    /// The networks need more units than a table has: about 50,000 networks fit.
+    /// The networks need more units than a table has: about 40,000 of each family fit.
     TooManyNetworks,
     /// Networks nested so deeply that a look-up would take more than [`STEPS_MAX`] steps.
     TooDeep,
@@ -94,7 +97,7 @@ impl Table {
     /// # Errors
     /// Where the plan does not fit a table.
     pub fn compile(plan: &Plan) -> Result<Self, CompileError> {
-        let mut writer = Writer { units: vec![[0; 4]; FREE] };
+        let mut writer = Writer { units: vec![[0; 4]; FREE], written: Vec::new() };
         let ports = ports_of(&plan.listeners);
         if ports.len() > PORTS_MAX {
             return Err(CompileError::TooManyPorts);
@@ -106,20 +109,30 @@ impl Table {
             writer.units[RATE] = [rate.cost_ns, rate.burst_ns, 0, 0];
         }
         for (at, port) in ports.iter().enumerate() {
-            let roots = writer.roots(|family| addresses(&plan.listeners, *port, family))?;
-            writer.units[PORTS + at] = [u64::from(*port), roots, 0, 0];
+            let [v4, v6] = writer.roots(|family| addresses(&plan.listeners, *port, family))?;
+            writer.units[PORTS + at] = [v4, v6, u64::from(*port), 0];
         }
         for class in [Class::Smtp, Class::Submission] {
-            let roots = writer.roots(|family| prefixes(&plan.networks, class, family))?;
-            writer.units[CLASSES][class as usize] = roots;
+            let [v4, v6] = writer.roots(|family| prefixes(&plan.networks, class, family))?;
+            writer.units[CLASSES + class as usize] = [v4, v6, 0, 0];
         }
         Ok(Self { units: writer.units })
     }
 
-    /// The units, from the first; those behind the last are all zero.
+    /// The units up to the last one in use; those behind are all zero.
     #[must_use]
-    pub fn units(&self) -> &[Unit] {
+    pub fn used(&self) -> &[Unit] {
         &self.units
+    }
+
+    /// All units, to look things up in on the host.
+    ///
+    /// # Errors
+    /// Never: a table is compiled to fit.
+    pub fn whole(&self) -> Result<Box<Units>, CompileError> {
+        let mut units = self.units.clone();
+        units.resize(UNITS, [0; 4]);
+        units.into_boxed_slice().try_into().map_err(|_| CompileError::TooManyNetworks)
     }
 }
 
@@ -172,7 +185,7 @@ fn addresses(listeners: &[Listener], port: u16, family: Family) -> Vec<Prefix> {
     let keyed = on_port.map(|listener| (key_of(listener.address), listener.class));
     keyed
         .filter(|((of, _), _)| *of == family)
-        .map(|((_, key), class)| Prefix { key, bits: bits_of(family), leaf: class as u32 + 1 })
+        .map(|((_, key), class)| Prefix { key, bits: bits_of(family), leaf: class as u16 + 1 })
         .collect()
 }
 
@@ -193,7 +206,7 @@ const fn bits_of(family: Family) -> u32 {
 struct Prefix {
     key: Key,
     bits: u32,
-    leaf: u32,
+    leaf: u16,
 }
 
 impl Prefix {
@@ -205,7 +218,7 @@ impl Prefix {
             (IpAddr::V6(_), Family::V4) => u32::from(network.prefix) - 96,
             _ => u32::from(network.prefix),
         };
-        let leaf = network.number + 1;
+        let leaf = network.number.saturating_add(1);
         (of == family).then(|| Self { key: masked(key, bits), bits, leaf })
     }
 }
@@ -226,111 +239,132 @@ fn shared(a: Key, b: Key) -> u32 {
 }
 
 /// `count` bits of the key from bit `from` on, not across the middle.
-fn slice(key: Key, from: u32, count: u32) -> usize {
+#[allow(clippy::cast_possible_truncation, reason = "at most 24 bits are asked for")]
+fn slice(key: Key, from: u32, count: u32) -> u32 {
+    debug_assert!((1..=CHECKED_MAX).contains(&count) && from % 64 + count <= 64);
     let half = if from < 64 { key.high } else { key.low };
-    ((half << (from % 64)) >> (64 - count)) as usize
+    ((half << (from % 64)) >> (64 - count)) as u32
 }
 
 /// Appends nodes and entries to a table.
 struct Writer {
     units: Vec<Unit>,
+    /// Tries already written, by what they hold: classes with the same networks share one.
+    written: Vec<(Vec<Prefix>, Entry)>,
 }
 
 impl Writer {
-    /// Both families' tries of what `prefixes` gives, as `IPv4 root | IPv6 root << 32`.
-    fn roots(&mut self, prefixes: impl Fn(Family) -> Vec<Prefix>) -> Result<u64, CompileError> {
+    /// The roots of both families' tries of what `prefixes` gives.
+    fn roots(&mut self, prefixes: impl Fn(Family) -> Vec<Prefix>) -> Result<[u64; 2], CompileError> {
         let v4 = self.trie(prefixes(Family::V4))?;
         let v6 = self.trie(prefixes(Family::V6))?;
-        Ok(u64::from(v4) | u64::from(v6) << 32)
+        Ok([v4.pack(), v6.pack()])
     }
 
-    /// The root entry of a trie of these prefixes. Narrow strides save room, wide ones depth: the
-    /// first that is shallow enough wins.
-    fn trie(&mut self, mut prefixes: Vec<Prefix>) -> Result<u32, CompileError> {
+    /// The root of a trie of these prefixes. Narrow strides save room, wide ones depth: the first that is
+    /// shallow enough wins.
+    fn trie(&mut self, mut prefixes: Vec<Prefix>) -> Result<Entry, CompileError> {
         prefixes.sort_unstable();
         prefixes.dedup_by_key(|prefix| (prefix.key, prefix.bits));
+        if let Some((_, root)) = self.written.iter().find(|(same, _)| *same == prefixes) {
+            return Ok(*root);
+        }
+        let root = self.new_trie(&prefixes)?;
+        self.written.push((prefixes, root));
+        Ok(root)
+    }
+
+    fn new_trie(&mut self, prefixes: &[Prefix]) -> Result<Entry, CompileError> {
+        let (everywhere, nets) = match prefixes.first() {
+            Some(first) if first.bits == 0 => (first.leaf, &prefixes[1..]),
+            _ => (NOTHING, prefixes),
+        };
         let start = self.units.len();
         for stride_min in [2, 4, 8] {
             self.units.truncate(start);
             let mut depth = 0;
-            let limits = Limits { stride_min };
-            let (everywhere, nets) = match prefixes.first() {
-                Some(first) if first.bits == 0 => (first.leaf, &prefixes[1..]),
-                _ => (NOTHING, &prefixes[..]),
-            };
-            let root = self.entry(nets, 0, everywhere, limits, 1, &mut depth)?;
-            if depth <= STEPS_MAX - 1 {
+            let place = Place { from: 0, inherited: everywhere, level: 1, stride_min };
+            let root = self.entry(nets, place, &mut depth)?;
+            if depth < STEPS_MAX {
                 return Ok(root);
             }
         }
         Err(CompileError::TooDeep)
     }
 
-    /// The entry for the addresses that share their first `from` bits with all of `nets`, whose prefixes are all longer than
-    /// that, sorted, and each there once. Recursion ends, because `from` grows with every level.
-    fn entry(
+    /// The entry at this place for `nets`, whose prefixes are all longer than the place's, sorted, and each there
+    /// once. The recursion ends, because every level is further in the key.
+    fn entry(&mut self, nets: &[Prefix], place: Place, depth: &mut usize) -> Result<Entry, CompileError> {
+        *depth = (*depth).max(place.level);
+        let Some(first) = nets.first() else { return Ok(Entry::Leaf(place.inherited)) };
+        if nets.len() == 1 {
+            return self.single(first, place);
+        }
+        let common = nets.iter().fold(128, |bits, net| bits.min(shared(first.key, net.key)).min(net.bits));
+        let shape =
+            Shape { check: common, stride: place.stride(nets.len(), common), fallback: place.inherited };
+        let node = self.take(1)?;
+        // A stride cut short at the middle of the key may have fewer entries than a unit.
+        let entries = self.take((1usize << shape.stride).div_ceil(4))? as usize * 4;
+        for (at, entry) in self.entries(nets, shape, place, depth)?.iter().enumerate() {
+            let number = entries + at;
+            self.units[number / 4][number % 4] = entry.pack();
+        }
+        self.set_node(node, first.key, shape, entries as u64);
+        Ok(Entry::Node(node))
+    }
+
+    /// One network: in the entry itself where the rest of it is short, else a node without a stride.
+    fn single(&mut self, net: &Prefix, place: Place) -> Result<Entry, CompileError> {
+        let bits = net.bits - place.from;
+        if bits <= CHECKED_MAX && place.from % 64 + bits <= 64 {
+            let value = slice(net.key, place.from, bits);
+            return Ok(Entry::Checked { bits, value, leaf: net.leaf, fallback: place.inherited });
+        }
+        let node = self.take(1)?;
+        let shape = Shape { check: net.bits, stride: 0, fallback: place.inherited };
+        self.set_node(node, net.key, shape, u64::from(net.leaf));
+        Ok(Entry::Node(node))
+    }
+
+    /// The entries of a node: prefixes that end within its stride are painted over all that they hold, the short
+    /// ones first; longer ones go one level down.
+    fn entries(
         &mut self,
         nets: &[Prefix],
-        from: u32,
-        inherited: u32,
-        limits: Limits,
-        level: usize,
+        shape: Shape,
+        place: Place,
         depth: &mut usize,
-    ) -> Result<u32, CompileError> {
-        let (Some(first), Some(last)) = (nets.first(), nets.last()) else { return Ok(inherited) };
-        *depth = (*depth).max(level);
-        let node = self.take(1)?;
-        if nets.len() == 1 {
-            let shape = Shape { check: first.bits, stride: 0 };
-            self.set_node(node, first.key, shape, first.leaf, inherited);
-            return Ok(NODE | node);
+    ) -> Result<Vec<Entry>, CompileError> {
+        let Shape { check, stride, .. } = shape;
+        let slot = |net: &Prefix| slice(net.key, check, stride) as usize;
+        let (mut short, long): (Vec<Prefix>, Vec<Prefix>) =
+            nets.iter().partition(|net| net.bits <= check + stride);
+        short.sort_by_key(|net| net.bits);
+        let mut painted = vec![place.inherited; 1 << stride];
+        for net in &short {
+            let span = 1usize << (check + stride - net.bits);
+            painted[slot(net)..slot(net) + span].fill(net.leaf);
         }
-        let check = nets.iter().fold(shared(first.key, last.key), |bits, net| bits.min(net.bits));
-        debug_assert!(check >= from);
-        // The shortest prefix may hold all the others: then it is what they fall back to.
-        let covering = nets.iter().position(|net| net.bits == check);
-        let default = covering.map_or(inherited, |at| nets[at].leaf);
-        let stride = limits.stride(nets.len(), check);
-        let entries = self.take_entries(1 << stride)?;
-        let mut painted = vec![default; 1 << stride];
-        for net in by_length(nets, check, check + stride) {
-            let at = slice(net.key, check, stride);
-            let span = 1 << (check + stride - net.bits);
-            painted[at..at + span].fill(net.leaf);
+        let mut entries: Vec<Entry> = painted.iter().map(|leaf| Entry::Leaf(*leaf)).collect();
+        for group in long.chunk_by(|a, b| slot(a) == slot(b)) {
+            let at = slot(&group[0]);
+            let below =
+                Place { from: check + stride, inherited: painted[at], level: place.level + 1, ..place };
+            entries[at] = self.entry(group, below, depth)?;
         }
-        let longer: Vec<Prefix> = nets.iter().filter(|net| net.bits > check + stride).copied().collect();
-        for group in longer.chunk_by(|a, b| slice(a.key, check, stride) == slice(b.key, check, stride)) {
-            let at = slice(group[0].key, check, stride);
-            painted[at] = self.entry(group, check + stride, painted[at], limits, level + 1, depth)?;
-        }
-        for (at, entry) in painted.iter().enumerate() {
-            self.set_entry(entries as usize + at, *entry);
-        }
-        self.set_node(node, first.key, Shape { check, stride }, entries, inherited);
-        Ok(NODE | node)
+        Ok(entries)
     }
 
-    fn set_node(&mut self, at: u32, key: Key, shape: Shape, next: u32, fallback: u32) {
+    fn set_node(&mut self, at: u32, key: Key, shape: Shape, next: u64) {
         let key = masked(key, shape.check);
-        let links = u64::from(next) | u64::from(fallback) << 32;
-        self.units[at as usize] = [key.high, key.low, shape.pack(), links];
-    }
-
-    fn set_entry(&mut self, number: usize, entry: u32) {
-        let word = &mut self.units[number / 8][number / 2 % 4];
-        *word |= u64::from(entry) << (number % 2 * 32);
-    }
-
-    /// The number of the first of `count` zeroed entries.
-    fn take_entries(&mut self, count: usize) -> Result<u32, CompileError> {
-        Ok(self.take(count.div_ceil(8))? * 8)
+        self.units[at as usize] = [key.high, key.low, shape.pack(), next];
     }
 
     /// The number of the first of `count` zeroed units.
     fn take(&mut self, count: usize) -> Result<u32, CompileError> {
         let at = self.units.len();
-        // One unit stays free: see `trie::find`.
-        if at + count >= UNITS {
+        if at + count > UNITS {
             return Err(CompileError::TooManyNetworks);
         }
         self.units.resize(at + count, [0; 4]);
@@ -338,26 +372,25 @@ impl Writer {
     }
 }
 
-/// How wide the nodes of a trie are.
+/// Where in a trie an entry stands.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+struct Place {
+    /// Bits that were taken on the way there.
+    from: u32,
+    /// The leaf of the longest network that holds all of the place.
+    inherited: u16,
+    /// Nodes on the way, this one included.
+    level: usize,
+    /// Bits that a node takes at least.
     stride_min: u32,
 }
 
-impl Limits {
-    /// Bits that a node of `count` prefixes takes from bit `check` on: about two entries a prefix, never
-    /// across the middle of a key.
+impl Place {
+    /// Bits that a node of `count` prefixes takes from bit `check` on: one to two entries a prefix, never
+    /// across the middle of a key, and never beyond the key.
     fn stride(self, count: usize, check: u32) -> u32 {
         let wanted = usize::BITS - count.leading_zeros();
         let room = 64 - check % 64;
         wanted.max(self.stride_min).min(STRIDE_MAX).min(room)
     }
-}
-
-/// The prefixes of more than `above` and at most `to` bits, short ones first: later ones paint over earlier ones.
-fn by_length(nets: &[Prefix], above: u32, to: u32) -> Vec<Prefix> {
-    let mut chosen: Vec<Prefix> =
-        nets.iter().filter(|net| net.bits > above && net.bits <= to).copied().collect();
-    chosen.sort_unstable_by_key(|net| net.bits);
-    chosen
 }

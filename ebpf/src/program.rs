@@ -7,7 +7,7 @@ use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use ringpost_ebpf::abi::{
     Address, BANS_MAX, BUCKETS_MAX, Counters, DROPS_OCTETS, DropEvent, INTERFACES_MAX, NETWORKS_MAX, Reason,
-    SAMPLES_SAVED_MAX, Switches, UNITS, Unit, VERDICTS, Verdict,
+    SAMPLES_SAVED_MAX, Switches, UNITS, VERDICTS, Verdict,
 };
 use ringpost_ebpf::packet::{Located, Packet, locate};
 use ringpost_ebpf::reset::{FRAME_OCTETS_MIN, PacketMut, answer};
@@ -16,9 +16,10 @@ use ringpost_ebpf::verdict::{Flow, Kernel, judge_frame};
 const BPF_F_MMAPABLE: usize = 1 << 10;
 const BPF_RB_NO_WAKEUP: u64 = 1;
 
-/// The table in force. The daemon fills a new map through its mapping and swaps the one pointer.
+/// The table in force. The daemon fills a new map through its mapping and swaps the one pointer. Words, not
+/// units, because aya takes the size of an array of arrays for that of one of them.
 #[btf_map]
-static TABLES: ArrayOfMaps<Array<[Unit; UNITS], 1, BPF_F_MMAPABLE>, 1> = ArrayOfMaps::new();
+static TABLES: ArrayOfMaps<Array<[u64; 4 * UNITS], 1, BPF_F_MMAPABLE>, 1> = ArrayOfMaps::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<Counters, { INTERFACES_MAX as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -49,7 +50,8 @@ pub fn ringpost_frags(ctx: XdpContext) -> u32 {
 fn gate(ctx: &XdpContext, frame_octets: impl Fn(&XdpContext) -> u64) -> u32 {
     // No table yet: the gate fails open, and counts nothing.
     let Some(table) = TABLES.get_value(0, &0) else { return XDP_PASS };
-    let outcome = judge_frame(table, &Frame::of(ctx), &Maps);
+    let Ok(units) = table.as_chunks().0.try_into() else { return XDP_PASS };
+    let outcome = judge_frame(units, &Frame::of(ctx), &Maps);
     let interface = ctx.ingress_ifindex() as u32;
     let Some(counters) = COUNTERS.get_ptr_mut(interface % INTERFACES_MAX) else { return XDP_PASS };
     // SAFETY: the slot belongs to this CPU, on which no other packet is judged before this one is done.

@@ -4,7 +4,7 @@
 //! listener leaves first and pays least. What it must not do: drop anything else (invariant 7).
 
 use crate::abi::{
-    Action, Address, CLASSES, CLASSES_MAX, HEAD, PORTS, PORTS_MAX, RATE, Reason, Unit, Verdict,
+    Action, Address, CLASSES, CLASSES_MAX, HEAD, PORTS, PORTS_MAX, RATE, Reason, Unit, Units, Verdict,
 };
 use crate::packet::{ACK, Located, Packet, SYN, endpoints, locate};
 use crate::trie::{Key, NOTHING, find};
@@ -53,32 +53,32 @@ pub const NETWORK_LOOPBACK: u32 = 0;
 /// Judges a frame.
 #[inline(always)]
 #[must_use]
-pub fn judge_frame<P: Packet + ?Sized, K: Kernel>(units: &[Unit], packet: &P, kernel: &K) -> Outcome {
+pub fn judge_frame<P: Packet + ?Sized, K: Kernel>(units: &Units, packet: &P, kernel: &K) -> Outcome {
     let tcp = match locate(packet) {
         Located::Tcp(tcp) => tcp,
         Located::Other => return passed(Verdict::Other),
         Located::Unparsed => return passed(Verdict::Unparsed),
     };
     // Before the addresses are read: what is not for us pays only for its headers.
-    let Some(roots) = listener_roots(units, tcp.port) else { return passed(Verdict::Other) };
+    let Some(listener) = listener(units, tcp.port) else { return passed(Verdict::Other) };
     let Some((source, destination)) = endpoints(packet, &tcp) else { return passed(Verdict::Unparsed) };
     let is_opening = tcp.flags & (SYN | ACK) == SYN;
     let flow = Flow { source, destination, source_port: tcp.source_port, port: tcp.port, is_opening };
-    outcome(units, &flow, roots, kernel)
+    outcome(units, &flow, listener, kernel)
 }
 
 /// Judges a flow without a frame: what `explain` shows.
 #[must_use]
-pub fn judge_flow<K: Kernel>(units: &[Unit], flow: &Flow, kernel: &K) -> Outcome {
-    match listener_roots(units, flow.port) {
-        Some(roots) => outcome(units, flow, roots, kernel),
+pub fn judge_flow<K: Kernel>(units: &Units, flow: &Flow, kernel: &K) -> Outcome {
+    match listener(units, flow.port) {
+        Some(listener) => outcome(units, flow, listener, kernel),
         None => passed(Verdict::Other),
     }
 }
 
 #[inline(always)]
-fn outcome<K: Kernel>(units: &[Unit], flow: &Flow, roots: u64, kernel: &K) -> Outcome {
-    match judge(units, flow, roots, kernel) {
+fn outcome<K: Kernel>(units: &Units, flow: &Flow, listener: &Unit, kernel: &K) -> Outcome {
+    match judge(units, flow, listener, kernel) {
         Ok(None) => passed(Verdict::Other),
         Ok(Some(network)) => Outcome { verdict: Verdict::Accepted, network, refusal: None },
         Err(reason) => {
@@ -95,8 +95,8 @@ const fn passed(verdict: Verdict) -> Outcome {
 /// The number of the network that lets the flow in, `None` where its destination is not a listener, or why it
 /// is refused.
 #[inline(always)]
-fn judge<K: Kernel>(units: &[Unit], flow: &Flow, roots: u64, kernel: &K) -> Result<Option<u32>, Reason> {
-    let class = longest(units, roots, flow.destination);
+fn judge<K: Kernel>(units: &Units, flow: &Flow, listener: &Unit, kernel: &K) -> Result<Option<u32>, Reason> {
+    let class = longest(units, listener, flow.destination);
     if class == NOTHING {
         return Ok(None);
     }
@@ -112,10 +112,10 @@ fn judge<K: Kernel>(units: &[Unit], flow: &Flow, roots: u64, kernel: &K) -> Resu
     Ok(Some(network))
 }
 
-/// The tries of the addresses that listen on this port; `None` where none does.
+/// The unit of this port; `None` where nothing listens on it.
 #[inline(always)]
-fn listener_roots(units: &[Unit], port: u16) -> Option<u64> {
-    let [mask, _, shape, _] = *units.get(HEAD)?;
+fn listener(units: &Units, port: u16) -> Option<&Unit> {
+    let [mask, _, shape, _] = units[HEAD];
     if mask >> (port & 63) & 1 == 0 {
         return None;
     }
@@ -124,22 +124,26 @@ fn listener_roots(units: &[Unit], port: u16) -> Option<u64> {
         if at >= count {
             return None;
         }
-        let [number, roots, ..] = *units.get(PORTS + at)?;
-        if number == port as u64 {
-            return Some(roots);
+        let unit = &units[PORTS + at];
+        if unit[2] == port as u64 {
+            return Some(unit);
         }
     }
     None
 }
 
-/// The leaf of an address, in the trie of its family. An IPv4-mapped source in an IPv6 packet counts as
-/// IPv4, as it does in the daemon.
+/// The leaf of an address, in the trie of its family under these roots. An IPv4-mapped source in an IPv6 packet
+/// counts as IPv4, as it does in the daemon.
 #[inline(always)]
-fn longest(units: &[Unit], roots: u64, address: Address) -> u32 {
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the low 32 bits of a mapped address are the IPv4 address"
+)]
+fn longest(units: &Units, [v4, v6, ..]: &Unit, address: Address) -> u16 {
     let (root, key) = if is_ipv4(address) {
-        (roots as u32, Key::v4(address[1] as u32))
+        (*v4, Key::v4(address[1] as u32))
     } else {
-        ((roots >> 32) as u32, Key { high: address[0], low: address[1] })
+        (*v6, Key { high: address[0], low: address[1] })
     };
     find(units, root, key)
 }
@@ -151,12 +155,11 @@ const fn is_ipv4(address: Address) -> bool {
 
 /// The number of the network of this class that holds the source. Loopback always may.
 #[inline(always)]
-fn network_of(units: &[Unit], class: u32, source: Address) -> Option<u32> {
-    let classes = units.get(CLASSES)?;
-    let roots = classes[(class as usize).wrapping_sub(1) & (CLASSES_MAX - 1)];
-    let leaf = longest(units, roots, source);
+fn network_of(units: &Units, class: u16, source: Address) -> Option<u32> {
+    let class = &units[CLASSES + (class.wrapping_sub(1) as usize & (CLASSES_MAX - 1))];
+    let leaf = longest(units, class, source);
     if leaf != NOTHING {
-        return Some(leaf - 1);
+        return Some(leaf as u32 - 1);
     }
     let is_loopback = if is_ipv4(source) { source[1] >> 24 & 0xff == 127 } else { source == [0, 1] };
     is_loopback.then_some(NETWORK_LOOPBACK)
@@ -166,9 +169,9 @@ fn network_of(units: &[Unit], class: u32, source: Address) -> Option<u32> {
 /// until which its connections are paid for. Two CPUs that serve one source at the same instant may let one
 /// connection too many through; a lock would cost every packet more than that is worth.
 #[inline(always)]
-fn is_paid<K: Kernel>(units: &[Unit], source: Address, kernel: &K) -> bool {
-    let Some([cost_ns, burst_ns, ..]) = units.get(RATE) else { return true };
-    if *cost_ns == 0 {
+fn is_paid<K: Kernel>(units: &Units, source: Address, kernel: &K) -> bool {
+    let [cost_ns, burst_ns, ..] = units[RATE];
+    if cost_ns == 0 {
         return true;
     }
     let owner = if is_ipv4(source) { source } else { [source[0], 0] };
@@ -177,20 +180,16 @@ fn is_paid<K: Kernel>(units: &[Unit], source: Address, kernel: &K) -> bool {
         Some(paid_ns) if paid_ns > now_ns => paid_ns,
         _ => now_ns,
     };
-    if paid_ns - now_ns > *burst_ns {
+    if paid_ns - now_ns > burst_ns {
         return false;
     }
-    kernel.set_bucket_ns(&owner, paid_ns.wrapping_add(*cost_ns));
+    kernel.set_bucket_ns(&owner, paid_ns.wrapping_add(cost_ns));
     true
 }
 
 #[inline(always)]
-fn verdict_of(units: &[Unit], reason: Reason) -> Verdict {
-    let action = match units.get(HEAD) {
-        Some(head) => Action::from_bits(head[2]),
-        None => Action::Count,
-    };
-    match (action, reason) {
+fn verdict_of(units: &Units, reason: Reason) -> Verdict {
+    match (Action::from_bits(units[HEAD][2]), reason) {
         (Action::Count, _) => Verdict::Counted,
         (Action::Reset, Reason::Network) => Verdict::Reset,
         (_, Reason::Network) => Verdict::DroppedNetwork,

@@ -8,3 +8,4 @@ pub mod units;
 pub mod policy;
 pub mod ingress;
 pub mod egress;
+pub mod gate;
