@@ -84,7 +84,7 @@ impl Report {
 fn baseline(rows: &[Row]) -> Option<&Row> {
     let measured =
         |peer: &Peer| rows.iter().find(|row| row.peer == *peer && row.rounds.iter().any(Result::is_ok));
-    measured(&Peer::Haproxy).or_else(|| measured(&Peer::Postfix))
+    measured(&Peer::Haproxy(None)).or_else(|| measured(&Peer::Postfix))
 }
 
 fn load_table(text: &mut String, rows: &[Row]) {
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn divides_within_a_round_and_takes_the_median_of_that() {
         let base = row(
-            Peer::Haproxy,
+            Peer::Haproxy(None),
             vec![Ok(figures(100.0, 10.0)), Ok(figures(200.0, 10.0)), Ok(figures(10.0, 10.0))],
         );
         let ours = row(
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_round_that_only_one_has_is_no_ratio() {
-        let base = row(Peer::Haproxy, vec![Err("ended".to_owned()), Ok(figures(200.0, 10.0))]);
+        let base = row(Peer::Haproxy(None), vec![Err("ended".to_owned()), Ok(figures(200.0, 10.0))]);
         let ours = row(Peer::Direct, vec![Ok(figures(1.0, 10.0)), Ok(figures(100.0, 10.0))]);
         assert_eq!(ratio(&ours, &base, |figures| figures.peer_cpu_micros), Some(0.5));
     }
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_left_out_visibly() {
         let text = table(&[
-            row(Peer::Haproxy, vec![Err("not installed".to_owned())]),
+            row(Peer::Haproxy(None), vec![Err("not installed".to_owned())]),
             row(Peer::Direct, vec![Ok(figures(0.0, 9.0))]),
         ]);
         assert!(
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn loss_and_damage_stand_below_the_table() {
         let bad = Figures { lost: 2, damaged: 1, ..figures(1.0, 9.0) };
-        let text = table(&[row(Peer::Haproxy, vec![Ok(bad)])]);
+        let text = table(&[row(Peer::Haproxy(None), vec![Ok(bad)])]);
         assert!(text.contains("**haproxy, round 1: 2 acknowledged messages never arrived**"), "{text}");
         assert!(text.contains("1 of 1 checked messages arrived changed"), "{text}");
     }

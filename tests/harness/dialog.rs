@@ -20,7 +20,8 @@
 //! T: start                        TLS starts here
 //! B: from <a@b> to <c@d> size 12  a message was taken, from and to whom, how large
 //! B| content\r\n                  … with this content
-//! E: close                        the machine closed; also `reset` and `fault size|bare-newline|nul`
+//! E: quit                         what the driver is told: the client quit; also `close` (the machine sends it
+//!                                 away), `reset`, and `fault size|bare-newline|nul`
 //! ```
 
 mod octets;
@@ -51,7 +52,7 @@ pub struct Dialog {
     pub turns: Vec<Turn>,
     /// The messages that are taken, in order.
     pub messages: Vec<Message>,
-    /// What else the driver is told, in order: `close`, `reset`, `fault …`.
+    /// What else the driver is told, in order: `quit`, `close`, `reset`, `fault …`.
     pub events: Vec<String>,
 }
 
@@ -131,16 +132,9 @@ impl Dialog {
     /// # Errors
     /// The line of the first mistake.
     pub fn parse(name: &str, text: &str) -> Result<Self, String> {
-        let mut dialog = Self {
-            name: name.into(),
-            is_live: false,
-            profile: Profile::relay("mx.example".into()),
-            rules: Vec::new(),
-            login: None,
-            turns: Vec::new(),
-            messages: Vec::new(),
-            events: Vec::new(),
-        };
+        let mut dialog = Self::monologue(Profile::relay("mx.example".into()), b"");
+        dialog.name = name.into();
+        dialog.turns.clear();
         let mut was_attributes = false;
         for (at, line) in text.lines().enumerate() {
             if line.is_empty() || line.starts_with('#') {
@@ -150,6 +144,21 @@ impl Dialog {
             was_attributes = line.starts_with("B:");
         }
         Ok(dialog)
+    }
+
+    /// A client that talks, and expects nothing in particular.
+    #[must_use]
+    pub fn monologue(profile: Profile, octets: &[u8]) -> Self {
+        Self {
+            name: "monologue".into(),
+            is_live: false,
+            profile,
+            rules: Vec::new(),
+            login: None,
+            turns: vec![Turn::Client(octets.to_vec())],
+            messages: Vec::new(),
+            events: Vec::new(),
+        }
     }
 
     fn read(&mut self, line: &str, was_attributes: bool) -> Option<()> {
@@ -221,8 +230,8 @@ impl Dialog {
                 return Err(format!("line {}: {text:?}, not {wanted:?}, in\n{said}", at + 1));
             }
         }
-        let replies = lines.iter().filter(|line| !line.starts_with("220 mx") && !is_hello(line, &said));
-        replies.map(|line| judge_enhanced(line)).collect()
+        let mut replies = lines.iter().filter(|line| !line.starts_with("220 mx") && !is_hello(line, &said));
+        replies.try_for_each(|line| judge_enhanced(line))
     }
 
     /// Judges the messages that were taken.

@@ -6,6 +6,8 @@
 pub mod admin;
 pub mod client;
 pub mod daemon;
+pub mod dialog;
+pub mod fuzz;
 pub mod message;
 pub mod namespace;
 pub mod process;
@@ -13,5 +15,3 @@ pub mod skip;
 pub mod upstream;
 pub mod wait;
 pub mod wire;
-
-pub mod dialog;

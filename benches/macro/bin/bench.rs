@@ -38,8 +38,8 @@ struct Arguments {
     /// How long a connection is used.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "reused,per-message")]
     connections: Vec<Connections>,
-    /// Whom to compare: direct, ringpost, ringpost:PATIENCE, haproxy, postfix.
-    #[arg(long, value_delimiter = ',', default_value = "direct,ringpost,haproxy")]
+    /// Whom to compare: direct, ringpost[:PATIENCE], haproxy[:BUFFER], postfix.
+    #[arg(long, value_delimiter = ',', default_value = "direct,ringpost,haproxy,haproxy:64K")]
     peers: Vec<Peer>,
     /// Rounds; each peer has its turn in each.
     #[arg(long, default_value_t = 3)]

@@ -14,6 +14,7 @@ use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
+use crate::size::Size;
 use crate::{clock, process};
 
 /// How long a peer may take until it greets.
@@ -28,8 +29,8 @@ pub(crate) const GLANCE: Duration = Duration::from_millis(10);
 pub enum Peer {
     /// Nothing between generator and sink: the ceiling.
     Direct,
-    /// HAProxy in TCP mode: octets, no SMTP.
-    Haproxy,
+    /// HAProxy in TCP mode: octets, no SMTP. With its own buffer size, or with a larger one, which suits large messages.
+    Haproxy(Option<Size>),
     /// Postfix with its durable queue.
     Postfix,
     /// The relay, with a `DELIVERY_PATIENCE`.
@@ -97,7 +98,7 @@ impl Peer {
     #[must_use]
     pub fn holder(&self) -> Holder {
         match self {
-            Peer::Direct | Peer::Haproxy => Holder::Sink,
+            Peer::Direct | Peer::Haproxy(_) => Holder::Sink,
             Peer::Ringpost(patience) if patience == "forever" => Holder::Sink,
             Peer::Postfix | Peer::Ringpost(_) => Holder::Queue,
         }
@@ -110,7 +111,7 @@ impl Peer {
     pub fn start(&self, place: &Place<'_>) -> Result<Started, PeerError> {
         let mut started = match self {
             Peer::Direct => return Ok(Started { address: place.upstream, process: None, output: None }),
-            Peer::Haproxy => haproxy::start(place)?,
+            Peer::Haproxy(buffer) => haproxy::start(place, *buffer)?,
             Peer::Postfix => postfix::start(place)?,
             Peer::Ringpost(patience) => ringpost::start(place, patience)?,
         };
@@ -123,7 +124,8 @@ impl fmt::Display for Peer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Peer::Direct => out.write_str("direct"),
-            Peer::Haproxy => out.write_str("haproxy"),
+            Peer::Haproxy(None) => out.write_str("haproxy"),
+            Peer::Haproxy(Some(buffer)) => write!(out, "haproxy:{buffer}"),
             Peer::Postfix => out.write_str("postfix"),
             Peer::Ringpost(patience) if patience == "forever" => out.write_str("ringpost"),
             Peer::Ringpost(patience) => write!(out, "ringpost:{patience}"),
@@ -135,14 +137,18 @@ impl FromStr for Peer {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match (text, text.strip_prefix("ringpost:")) {
-            ("direct", _) => Ok(Peer::Direct),
-            ("haproxy", _) => Ok(Peer::Haproxy),
-            ("postfix", _) => Ok(Peer::Postfix),
-            ("ringpost", _) => Ok(Peer::Ringpost("forever".to_owned())),
-            (_, Some(patience)) if !patience.is_empty() => Ok(Peer::Ringpost(patience.to_owned())),
+        let (name, choice) = match text.split_once(':') {
+            Some((name, choice)) => (name, Some(choice).filter(|choice| !choice.is_empty())),
+            None => (text, None),
+        };
+        match (name, choice) {
+            _ if text.ends_with(':') => Err(format!("`{text}` lacks what follows the colon")),
+            ("direct", None) => Ok(Peer::Direct),
+            ("haproxy", buffer) => Ok(Peer::Haproxy(buffer.map(str::parse).transpose()?)),
+            ("postfix", None) => Ok(Peer::Postfix),
+            ("ringpost", patience) => Ok(Peer::Ringpost(patience.unwrap_or("forever").to_owned())),
             _ => Err(format!(
-                "`{text}` is no peer; there are direct, ringpost, ringpost:PATIENCE, haproxy and postfix"
+                "`{text}` is no peer; there are direct, ringpost[:PATIENCE], haproxy[:BUFFER] and postfix"
             )),
         }
     }
@@ -276,10 +282,13 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        for name in ["direct", "haproxy", "postfix", "ringpost", "ringpost:0", "ringpost:50ms"] {
+        for name in ["direct", "haproxy", "haproxy:64K", "postfix", "ringpost", "ringpost:0", "ringpost:50ms"]
+        {
             assert_eq!(name.parse::<Peer>().unwrap().to_string(), name);
         }
-        assert!("ringpost:".parse::<Peer>().is_err() && "exim".parse::<Peer>().is_err());
+        for name in ["ringpost:", "exim", "haproxy:much", "direct:1", ""] {
+            assert!(name.parse::<Peer>().is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -69,7 +69,8 @@ fn settings(place: &Place<'_>, patience: &str) -> Vec<(&'static str, String)> {
 fn ready(process: &mut Child, log: &Path) -> Result<SocketAddr, String> {
     let give_up = clock::now() + Duration::from_secs(READY_SECS_MAX);
     loop {
-        let text = fs::read_to_string(log).unwrap_or_default();
+        // Values may stand in quotes.
+        let text = fs::read_to_string(log).unwrap_or_default().replace('"', "");
         if let Some(line) = text.lines().find(|line| line.contains("event=ready")) {
             return smtp_address(line).ok_or_else(|| format!("no SMTP address in: {line}"));
         }
@@ -83,12 +84,12 @@ fn ready(process: &mut Child, log: &Path) -> Result<SocketAddr, String> {
     }
 }
 
-/// The first address of a field whose name ends with `smtp`, with or without quotes and commas.
+/// The first address of a field whose name ends with `smtp`.
 fn smtp_address(line: &str) -> Option<SocketAddr> {
     let fields = line.split_ascii_whitespace().filter_map(|word| word.split_once('='));
     let values =
         fields.filter(|(name, _)| name.to_ascii_lowercase().ends_with("smtp")).map(|(_, value)| value);
-    values.flat_map(|value| value.split(['"', ','])).find_map(|part| part.parse().ok())
+    values.flat_map(|value| value.split(',')).find_map(|part| part.parse().ok())
 }
 
 #[cfg(test)]
@@ -99,7 +100,7 @@ mod tests {
     fn finds_the_plain_listener_among_others() {
         let line = "2026-01-01T00:00:00Z INFO event=ready admin=127.0.0.1:9 submission=127.0.0.1:7 smtp=127.0.0.1:2525,[::1]:2525";
         assert_eq!(smtp_address(line), Some(([127, 0, 0, 1], 2525).into()));
-        assert_eq!(smtp_address("event=ready listen_smtp=\"[::1]:25\""), "[::1]:25".parse().ok());
+        assert_eq!(smtp_address("event=ready listen_smtp=[::1]:25"), "[::1]:25".parse().ok());
         assert_eq!(smtp_address("event=ready smtp=off admin=127.0.0.1:9"), None);
     }
 }

@@ -51,8 +51,7 @@ impl<'a> Checker<'a> {
         parse: impl FnOnce(&str) -> Result<T, Wrong>,
     ) -> Option<Option<T>> {
         let (text, origin) = self.scalar(variable)?;
-        let may_say_off = !variable.kind.is_verbatim() && variable.kind != Kind::Text;
-        if text.is_empty() || (may_say_off && is_off(&text)) {
+        if text.is_empty() || (may_say_off(variable) && is_off(&text)) {
             return Some(None);
         }
         self.parsed(variable, &text, &origin, parse).map(Some)
@@ -182,11 +181,12 @@ impl<'a> Checker<'a> {
             }
             let value = written.text.trim().to_owned();
             let says = format!("{} is not in this build", feature.subject());
+            let is_one_of = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(&value));
             match without {
                 Without::Ineffective if items(&value).eq(items(variable.default)) => {}
                 Without::Ineffective => self.warn(variable, format!("has no effect: {says}")),
-                Without::RefusedUnless(harmless)
-                    if harmless.iter().any(|w| w.eq_ignore_ascii_case(&value)) => {}
+                Without::RefusedUnless(harmless) if is_one_of(harmless) => {}
+                Without::RefusedUnless(_) if may_say_off(variable) && is_off(&value) => {}
                 Without::RefusedUnless(harmless) => {
                     let rest = match harmless {
                         [] => "expected nothing here".to_owned(),
@@ -197,6 +197,11 @@ impl<'a> Checker<'a> {
             }
         }
     }
+}
+
+/// Whether `off` and `none` take the variable's value away: a login or a password may be such a word.
+fn may_say_off(variable: &Variable) -> bool {
+    !variable.kind.is_verbatim() && variable.kind != Kind::Text
 }
 
 /// Whether the text is a word that takes away what has no default.

@@ -64,6 +64,12 @@ impl Features {
     #[cfg(test)]
     pub(crate) const ALL: Self = Self(|_| true);
 
+    /// The set of those that the function says yes to.
+    #[cfg(test)]
+    pub(crate) const fn of(has: fn(Feature) -> bool) -> Self {
+        Self(has)
+    }
+
     /// Whether the feature is there.
     #[must_use]
     pub fn has(self, feature: Feature) -> bool {

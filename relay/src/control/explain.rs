@@ -2,7 +2,7 @@
 //!
 //! Pure. Must not resolve a name or open a connection.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,8 @@ use super::protocol::Question;
 use crate::egress::config::{NextHop, UpstreamAddress, UpstreamHost};
 use crate::meter::{Label as _, Listener};
 use crate::orders::Settings;
-use crate::policy::acl::{Networks, canonical};
+use crate::policy::acl::{AddressList, Networks, canonical};
+use crate::smtp::reply::{self, Reply};
 
 /// The answer to a [`Question`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,12 +34,25 @@ pub struct Explanation {
     pub may_relay: bool,
     /// What it sees, in words.
     pub verdict: String,
-    /// The sender's address as it goes on, where one was told.
-    pub from: Option<String>,
+    /// What becomes of the sender's address, where one was told.
+    pub from: Option<AddressVerdict>,
+    /// What becomes of the recipient's address, where one was told.
+    pub to: Option<AddressVerdict>,
     /// Where the message goes, in order of preference.
     pub route: Vec<String>,
     /// How far the connection to the upstream is protected.
     pub tls: String,
+}
+
+/// What becomes of one address of a mail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressVerdict {
+    /// The address, without angle brackets; empty: the null sender.
+    pub address: String,
+    /// Whether it is accepted.
+    pub accepted: bool,
+    /// What the client sees, in words.
+    pub verdict: String,
 }
 
 /// What the daemon does with this client.
@@ -48,20 +62,31 @@ pub fn explain(question: &Question, settings: &Settings, listeners: &[Bound]) ->
     let smtp = listeners.iter().find(|bound| bound.listener == Listener::Smtp);
     let port = question.port.or(smtp.map(|bound| bound.address.port())).unwrap_or(SMTP_PORT);
     let listener = listeners.iter().find(|bound| bound.address.port() == port).map(|bound| bound.listener);
-    let network = listener.and_then(|kind| most_specific(networks(kind, settings), address));
+    let network = listener.and_then(|kind| networks(kind, settings).matching(address));
+    let ingress = &settings.ingress;
     let (may_relay, verdict) = judge(listener, network.is_some(), port);
     Explanation {
         address,
         port,
         listener: listener.map(|kind| kind.text().to_owned()),
         gate: "no gate".to_owned(),
-        network,
-        proxy_protocol: settings.ingress.proxy_protocol.contains(address),
+        network: network.map(|network| network.to_string()),
+        proxy_protocol: ingress.proxy_protocol.contains(address),
         may_relay,
         verdict,
-        from: question.from.clone(),
+        from: question.from.as_deref().map(|from| {
+            judge_address(from, &ingress.allowed_senders, &ingress.denied_senders, &reply::SENDER_DENIED)
+        }),
+        to: question.to.as_deref().map(|to| {
+            judge_address(
+                to,
+                &ingress.allowed_recipients,
+                &ingress.denied_recipients,
+                &reply::RECIPIENT_DENIED,
+            )
+        }),
         route: route(&settings.egress.next_hop, question.to.as_deref()),
-        tls: "none".to_owned(),
+        tls: "none: TLS is not in this build".to_owned(),
     }
 }
 
@@ -81,8 +106,10 @@ impl Explanation {
                 writeln!(text, "proxy     must open with a PROXY header; the address in it is judged too");
         }
         let _ = writeln!(text, "relay     {}: {}", if self.may_relay { "yes" } else { "no" }, self.verdict);
-        if let Some(from) = &self.from {
-            let _ = writeln!(text, "sender    {from}");
+        for (word, judged) in [("sender", &self.from), ("recipient", &self.to)] {
+            if let Some(AddressVerdict { address, verdict, .. }) = judged {
+                let _ = writeln!(text, "{word:9} <{address}>: {verdict}");
+            }
         }
         for route in &self.route {
             let _ = writeln!(text, "route     {route}");
@@ -99,20 +126,41 @@ fn networks(listener: Listener, settings: &Settings) -> &Networks {
     }
 }
 
-fn most_specific(networks: &Networks, address: IpAddr) -> Option<String> {
-    let matching = networks.nets().iter().filter(|net| net.contains(&address));
-    matching.max_by_key(|net| net.prefix_len()).map(ToString::to_string)
+fn judge(listener: Option<Listener>, is_inside: bool, port: u16) -> (bool, String) {
+    match (listener, is_inside) {
+        (None, _) => (false, format!("ringpost does not listen on port {port}")),
+        (Some(Listener::Smtp), true) => (true, "accepted without a password".to_owned()),
+        (Some(Listener::Smtp), false) => {
+            (false, format!("refused at RCPT with {}", Wire(&reply::RELAY_DENIED)))
+        }
+        (Some(_), true) => (true, "accepted after STARTTLS and AUTH".to_owned()),
+        (Some(_), false) => (false, "closed without a banner".to_owned()),
+    }
 }
 
-fn judge(listener: Option<Listener>, is_inside: bool, port: u16) -> (bool, String) {
-    let (may_relay, verdict) = match (listener, is_inside) {
-        (None, _) => return (false, format!("ringpost does not listen on port {port}")),
-        (Some(Listener::Smtp), true) => (true, "accepted without a password"),
-        (Some(Listener::Smtp), false) => (false, "refused at RCPT with 454 4.7.1 Relay access denied"),
-        (Some(_), true) => (true, "accepted after STARTTLS and AUTH"),
-        (Some(_), false) => (false, "closed without a banner"),
-    };
-    (may_relay, verdict.to_owned())
+fn judge_address(
+    address: &str,
+    allowed: &AddressList,
+    denied: &AddressList,
+    refusal: &Reply,
+) -> AddressVerdict {
+    let address = address.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(address);
+    let accepted = (allowed.is_empty() || allowed.matches(address)) && !denied.matches(address);
+    let verdict = if accepted { "accepted".to_owned() } else { format!("refused with {}", Wire(refusal)) };
+    AddressVerdict { address: address.to_owned(), accepted, verdict }
+}
+
+/// A reply of one line as a client sees it.
+struct Wire<'a>(&'a Reply);
+
+impl fmt::Display for Wire<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.0.code())?;
+        if let Some(enhanced) = self.0.enhanced() {
+            write!(f, "{enhanced} ")?;
+        }
+        f.write_str(self.0.text())
+    }
 }
 
 fn route(next_hop: &NextHop, recipient: Option<&str>) -> Vec<String> {
@@ -178,6 +226,26 @@ mod tests {
         let explanation = ask("10.1.2.3", Some(22), None);
         assert_eq!((explanation.listener, explanation.may_relay), (None, false));
         assert_eq!(explanation.verdict, "ringpost does not listen on port 22");
+    }
+
+    #[test]
+    fn denied_addresses_are_told_with_the_reply_of_the_session() {
+        let question = Question {
+            address: "10.1.2.3".parse().unwrap(),
+            port: None,
+            from: Some("<bad@spam.example>".into()),
+            to: Some("good@example.org".into()),
+        };
+        let explanation = explain(&question, &settings(), &listeners());
+        let from = explanation.from.clone().unwrap();
+        assert_eq!((from.address.as_str(), from.accepted), ("bad@spam.example", false));
+        assert_eq!(from.verdict, "refused with 550 5.7.1 Sender address rejected");
+        assert!(explanation.to.clone().unwrap().accepted);
+        assert!(
+            explanation.text().contains("sender    <bad@spam.example>: refused"),
+            "{}",
+            explanation.text()
+        );
     }
 
     #[test]

@@ -10,65 +10,26 @@ use super::client::{self, Output, Verb};
 use super::protocol::Question;
 use super::workers::tests::obedient;
 use super::*;
-use crate::egress::config::{EightBit, NextHop, Patience, UpstreamAddress, UpstreamHost};
-use crate::ingress::config::BareNewline;
+use crate::config;
 use crate::meter::Meter;
 use crate::orders::Order;
-use crate::policy::acl::Networks;
-use crate::units::Octets;
-use crate::{egress, ingress};
-
-fn networks(text: &str) -> Networks {
-    Networks::new(text.split(' ').map(|net| net.parse().unwrap()))
-}
 
 /// Settings as a small site would have them.
 pub(super) fn settings() -> Settings {
-    let ingress = ingress::Config {
-        relay_host_name: "relay.example.com".into(),
-        listen_smtp: vec!["0.0.0.0:2525".parse().unwrap()],
-        listen_submission: Vec::new(),
-        listen_submissions: Vec::new(),
-        accepted_networks: networks("127.0.0.0/8 ::1/128 10.0.0.0/8 10.1.0.0/16"),
-        submission_networks: networks("127.0.0.0/8 10.0.0.0/8"),
-        proxy_protocol: Networks::default(),
-        message_size_max: Octets(25 << 20),
-        recipients_max: 1000,
-        sessions_max: 20_000,
-        sessions_per_client_max: 1000,
-        client_rate: None,
-        command_timeout: Duration::from_secs(300),
-        data_timeout: Duration::from_secs(180),
-        session_min_rate: 100,
-        hops_max: 50,
-        bare_newline: BareNewline::Normalize,
-        allowed_senders: Default::default(),
-        denied_senders: Default::default(),
-        allowed_recipients: Default::default(),
-        denied_recipients: Default::default(),
-        logins: Vec::new(),
-        mail_from_fqdn: None,
-        always_bcc: Vec::new(),
+    let environment = [
+        ("RELAY_HOST_NAME", "relay.example.com"),
+        ("ACCEPTED_NETWORKS", "10.0.0.0/8 10.1.0.0/16"),
+        ("SUBMISSION_NETWORKS", "10.0.0.0/8"),
+        ("EXT_RELAY_HOST", "mail.example.net:587,[2001:db8::1]:25"),
+        ("OUTGOING_SMTP_AUTH", "off"),
+        ("DENIED_SENDERS", "@spam.example"),
+    ];
+    let sources = config::Sources {
+        environment: environment.iter().map(|&(name, value)| (name.into(), value.into())).collect(),
+        ..config::Sources::default()
     };
-    let upstream = |host, port| UpstreamAddress { host, port };
-    let egress = egress::Config {
-        relay_host_name: "relay.example.com".into(),
-        next_hop: NextHop::Upstreams(vec![
-            upstream(UpstreamHost::Mx("mail.example.net".into()), 587),
-            upstream(UpstreamHost::Address("2001:db8::1".parse().unwrap()), 25),
-        ]),
-        delivery_patience: Patience::Forever,
-        upstream_connections: 20,
-        upstream_idle: Duration::from_secs(30),
-        upstream_messages_per_connection: 1000,
-        upstream_rate: None,
-        eightbit: EightBit::Bounce,
-        dns_servers: Vec::new(),
-        login: None,
-        mechanism: None,
-        dkim: None,
-    };
-    Settings { ingress: Arc::new(ingress), egress: Arc::new(egress) }
+    let config = config::load(&sources, &config::Host { name: "host".into(), cpus: 1 }).unwrap().config;
+    Settings { ingress: Arc::new(config.ingress), egress: Arc::new(config.egress) }
 }
 
 pub(super) fn listeners() -> Vec<Bound> {

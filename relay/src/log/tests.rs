@@ -7,6 +7,7 @@ use tracing::subscriber::with_default;
 
 use super::config::{Format, Target};
 use super::*;
+use crate::limits;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -116,17 +117,13 @@ fn a_value_of_a_megabyte_is_cut() {
         let line = logged(format, Level::Info, |_| {
             tracing::info!(event = "rejected", from = long.as_str(), to = %long, reply = ?long, last = 1);
         });
-        assert!(line.len() <= limits_line(), "{}", line.len());
+        assert!(line.len() <= limits::LOG_LINE_OCTETS_MAX, "{}", line.len());
         assert!(line.contains('…'));
         assert!(line.contains("truncated"), "{}", &line[line.len() - 100..]);
         if format == Format::Json {
             serde_json::from_str::<serde_json::Value>(&line).unwrap();
         }
     }
-}
-
-fn limits_line() -> usize {
-    crate::limits::LOG_LINE_OCTETS_MAX
 }
 
 #[test]

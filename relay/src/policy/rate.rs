@@ -233,9 +233,9 @@ mod tests {
     fn an_hour_of_strangers_takes_no_more_memory_than_the_bound() {
         let rate = Rate { events: 1, period: Duration::from_secs(3600), burst: 1 };
         let mut clients = ClientRates::default();
-        for number in 0..3 * CLIENT_RATES_MAX as u128 {
-            let stranger = IpAddr::V6(Ipv6Addr::from(number << 64));
-            let _ = clients.take(stranger, rate, Duration::from_nanos(number as u64));
+        for number in 0..3 * CLIENT_RATES_MAX as u64 {
+            let stranger = IpAddr::V6(Ipv6Addr::from(u128::from(number) << 64));
+            let _ = clients.take(stranger, rate, Duration::from_nanos(number));
             assert!(clients.len() <= CLIENT_RATES_MAX);
         }
     }

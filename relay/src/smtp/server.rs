@@ -19,7 +19,7 @@ mod event;
 mod intake;
 mod judge;
 
-pub use self::event::{Answer, Event, Fault, Proof, Question, Step};
+pub use self::event::{Answer, Ending, Event, Fault, Proof, Question, Step};
 use super::auth::{Exchange, Progress};
 use super::body::{BodyScanner, Piece};
 use super::command::Chunk;
@@ -70,7 +70,7 @@ enum State {
     /// Nothing: TLS is to start, and no octet before it counts.
     Tls,
     /// Nothing: the session is over.
-    Closed,
+    Closed(Ending),
 }
 
 /// The question that is open.
@@ -291,6 +291,15 @@ impl Server {
         matches!(self.state, State::Data | State::Chunk(_) | State::Swallow { .. })
     }
 
+    /// Why the machine said [`Event::Close`]; `None` before that.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        match self.state {
+            State::Closed(ending) => Some(ending),
+            _ => None,
+        }
+    }
+
     /// Recipients taken in this transaction.
     #[must_use]
     pub fn recipients_accepted(&self) -> u32 {
@@ -329,14 +338,14 @@ impl Server {
                 (0, Some(Event::NeedInput))
             }
             State::Tls => (0, Some(Event::StartTls)),
-            State::Closed => (0, Some(Event::Close)),
+            State::Closed(_) => (0, Some(Event::Close)),
         }
     }
 
     fn read_command(&mut self, input: &[u8], out: &mut ReplyBuf) -> (usize, Option<Event>) {
         // RFC 5321 §3.8: a server that closes on its own says 421 first.
         if self.errors >= limits::ERRORS_PER_SESSION_MAX || self.idle_commands > limits::IDLE_COMMANDS_MAX {
-            return (0, Some(self.close(Some(&reply::TOO_MANY_ERRORS), out)));
+            return (0, Some(self.close(Some(&reply::TOO_MANY_ERRORS), Ending::Abuse, out)));
         }
         let mut lines = std::mem::take(&mut self.lines);
         let (consumed, line) = lines.read(input, self.line_octets_max());
@@ -370,7 +379,7 @@ impl Server {
         let (consumed, line) = self.lines.read(input, limits::AUTH_LINE_OCTETS_MAX);
         let progress = match line {
             Line::Partial => return (consumed, Some(Event::NeedInput)),
-            Line::TlsRecord => return (consumed, Some(self.close(None, out))),
+            Line::TlsRecord => return (consumed, Some(self.close(None, Ending::Abuse, out))),
             Line::TooLong => Progress::Failed(reply::LINE_TOO_LONG),
             Line::Malformed => Progress::Failed(reply::AUTH_MALFORMED),
             Line::Whole(text) => match std::mem::replace(&mut self.state, State::Commands) {
@@ -411,12 +420,12 @@ impl Server {
         None
     }
 
-    fn close(&mut self, reply: Option<&Reply>, out: &mut ReplyBuf) -> Event {
+    fn close(&mut self, reply: Option<&Reply>, ending: Ending, out: &mut ReplyBuf) -> Event {
         if let Some(reply) = reply {
             out.push(reply);
         }
         self.end_transaction();
-        self.state = State::Closed;
+        self.state = State::Closed(ending);
         Event::Close
     }
 

@@ -3,7 +3,7 @@
 use ringpost::smtp::auth::Credentials;
 use ringpost::smtp::body::Form;
 use ringpost::smtp::reply::{self, Reply, ReplyBuf};
-use ringpost::smtp::server::{Answer, Event, Fault, Proof, Question, Server};
+use ringpost::smtp::server::{Answer, Ending, Event, Fault, Proof, Question, Server};
 use secrecy::ExposeSecret as _;
 
 use super::{Dialog, Message, Stage, Turn};
@@ -28,26 +28,44 @@ pub enum Recipients {
     Postponed,
 }
 
+/// What came of a dialog.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The replies, as they went out.
+    pub said: Vec<u8>,
+    /// The messages that were taken.
+    pub taken: Vec<Message>,
+    /// What else the driver was told.
+    pub events: Vec<String>,
+}
+
 /// Holds the dialog and judges it.
 ///
 /// # Errors
 /// What is wrong, for a person to read.
 pub fn check(dialog: &Dialog, manner: &Manner) -> Result<(), String> {
+    let judged = converse(dialog, manner).and_then(|outcome| {
+        dialog.judge_replies(&outcome.said)?;
+        dialog.judge_messages(&outcome.taken)?;
+        let is_told = outcome.events == dialog.events;
+        if is_told { Ok(()) } else { Err(format!("events {:?}, not {:?}", outcome.events, dialog.events)) }
+    });
+    judged.map_err(|what| format!("{}: {what}", dialog.name))
+}
+
+/// Holds the dialog: says the client's part and notes the server's.
+///
+/// # Errors
+/// The machine turns in a circle.
+pub fn converse(dialog: &Dialog, manner: &Manner) -> Result<Outcome, String> {
     let mut driver = Driver::new(dialog, manner);
     driver.server.greet(&mut driver.out);
     for segment in dialog.turns.split(|turn| *turn == Turn::Tls) {
         let said: Vec<u8> = segment.iter().flat_map(Turn::client).copied().collect();
         driver.hear(&said)?;
     }
-    let said = |what: String| format!("{}: {what}", dialog.name);
     driver.send();
-    dialog.judge_replies(&driver.said).map_err(said)?;
-    dialog.judge_messages(&driver.taken).map_err(said)?;
-    if driver.events == dialog.events {
-        Ok(())
-    } else {
-        Err(said(format!("events {:?}, not {:?}", driver.events, dialog.events)))
-    }
+    Ok(driver.outcome)
 }
 
 struct Driver<'a> {
@@ -55,14 +73,12 @@ struct Driver<'a> {
     manner: &'a Manner,
     server: Server,
     out: ReplyBuf,
-    said: Vec<u8>,
     message: Message,
     /// Octets of the body in the form that was asked for.
     body: Vec<u8>,
     /// Postponed recipients.
     owed: Vec<String>,
-    taken: Vec<Message>,
-    events: Vec<String>,
+    outcome: Outcome,
 }
 
 /// Whether the client may go on.
@@ -82,12 +98,10 @@ impl<'a> Driver<'a> {
             manner,
             server: Server::new(dialog.profile.clone()),
             out: ReplyBuf::new(),
-            said: Vec::new(),
             message: Message::default(),
             body: Vec::new(),
             owed: Vec::new(),
-            taken: Vec::new(),
-            events: Vec::new(),
+            outcome: Outcome::default(),
         }
     }
 
@@ -120,11 +134,11 @@ impl<'a> Driver<'a> {
                 self.send();
             }
         }
-        Err(format!("{}: the machine does not come to an end", self.dialog.name))
+        Err("the machine turns in a circle".into())
     }
 
     fn send(&mut self) {
-        self.said.extend_from_slice(self.out.as_bytes());
+        self.outcome.said.extend_from_slice(self.out.as_bytes());
         self.out.clear();
     }
 
@@ -144,15 +158,20 @@ impl<'a> Driver<'a> {
                     self.server.refuse_body(reply);
                 }
             }
-            Event::BodyFault(fault) => self.events.push(format!("fault {}", name(fault))),
-            Event::Reset => self.events.push("reset".into()),
+            Event::BodyFault(fault) => self.outcome.events.push(format!("fault {}", name(fault))),
+            Event::Reset => self.outcome.events.push("reset".into()),
             Event::StartTls => {
                 self.server.tls_started();
                 return Next::Drop;
             }
             Event::Close => {
-                if self.events.last().is_none_or(|last| last != "close") {
-                    self.events.push("close".into());
+                let ending = match self.server.ending() {
+                    Some(Ending::Quit) => "quit",
+                    Some(Ending::Abuse) => "close",
+                    Some(Ending::Fault) | None => "fault of the machine",
+                };
+                if self.outcome.events.last().is_none_or(|last| last != ending) {
+                    self.outcome.events.push(ending.into());
                 }
                 return Next::Drop;
             }
@@ -213,7 +232,7 @@ impl<'a> Driver<'a> {
         let content = if self.manner.form == Form::Stuffed { unstuffed(&octets) } else { octets };
         self.message.size = Some(self.server.body_octets());
         self.message.content = Some(content);
-        self.taken.push(std::mem::take(&mut self.message));
+        self.outcome.taken.push(std::mem::take(&mut self.message));
         self.server.taken(&Taken, &mut self.out);
     }
 

@@ -89,6 +89,18 @@ impl Answer {
     }
 }
 
+/// Why the machine closes a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client said QUIT.
+    Quit,
+    /// The client is none, or wore the machine out: HTTP, TLS where none is due, a chunk nobody can measure, too many
+    /// errors.
+    Abuse,
+    /// The machine and its driver disagree; never the client's doing.
+    Fault,
+}
+
 /// Why the machine gives a message up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {

@@ -2,7 +2,7 @@
 //! what is read only to be thrown away. What the octets mean is the scanner's business; here it is decided what
 //! they lead to.
 
-use super::{Answer, Asked, Body, Cost, Event, Fault, Question, Server, State};
+use super::{Answer, Asked, Body, Cost, Ending, Event, Fault, Question, Server, State};
 use crate::smtp::body::{BodyScanner, Form, Framing, ScanState};
 use crate::smtp::command::Chunk;
 use crate::smtp::reply::{self, Reply, ReplyBuf};
@@ -43,7 +43,7 @@ impl Server {
     pub(super) fn read_data(&mut self, input: &[u8], out: &mut ReplyBuf) -> (usize, Option<Event>) {
         let open = self.transaction.as_mut().and_then(|t| Some((t.scanner.as_mut()?, &mut t.verdict)));
         let Some((scanner, verdict)) = open else {
-            return (0, Some(self.close(Some(&reply::LOCAL_ERROR), out)));
+            return (0, Some(self.close(Some(&reply::LOCAL_ERROR), Ending::Fault, out)));
         };
         let scan = scanner.scan(input, &mut self.pieces);
         let fault = match scan.state {
@@ -84,7 +84,7 @@ impl Server {
         out: &mut ReplyBuf,
     ) -> (usize, Option<Event>) {
         let Some(scanner) = self.transaction.as_mut().and_then(|t| t.scanner.as_mut()) else {
-            return (0, Some(self.close(Some(&reply::LOCAL_ERROR), out)));
+            return (0, Some(self.close(Some(&reply::LOCAL_ERROR), Ending::Fault, out)));
         };
         let here = usize::try_from(chunk.octets).map_or(input.len(), |left| left.min(input.len()));
         let scan = scanner.scan(&input[..here], &mut self.pieces);

@@ -1,7 +1,7 @@
 //! What may come when: one command line and the state of the session make one decision. Nothing is changed here
 //! but by `carry_out`, which does what was decided.
 
-use super::{Asked, Body, Cost, Event, Fault, Hello, Question, Server, State};
+use super::{Asked, Body, Cost, Ending, Event, Fault, Hello, Question, Server, State};
 use crate::limits;
 use crate::smtp::auth::{Exchange, Mechanism, Progress};
 use crate::smtp::body::Framing;
@@ -35,7 +35,7 @@ pub(super) enum Decision {
     /// TLS may start.
     StartTls,
     /// Say this, if anything, and close.
-    Close(Option<Reply>),
+    Close(Option<Reply>, Ending),
 }
 
 impl Decision {
@@ -66,7 +66,7 @@ impl Server {
     /// The table of transitions.
     pub(super) fn judge(&self, line: &Line<'_>) -> Decision {
         let text = match line {
-            Line::TlsRecord => return Decision::Close(None),
+            Line::TlsRecord => return Decision::Close(None, Ending::Abuse),
             Line::Malformed | Line::Partial => return Decision::wrong(reply::MALFORMED_COMMAND),
             Line::TooLong => return Decision::wrong(reply::LINE_TOO_LONG),
             Line::Whole(text) if is_too_long(text) => return Decision::wrong(reply::LINE_TOO_LONG),
@@ -93,7 +93,7 @@ impl Server {
             Command::Noop => Decision::idle(reply::OK),
             Command::Vrfy => Decision::idle(reply::CANNOT_VERIFY),
             Command::Help => Decision::idle(reply::HELP),
-            Command::Quit => Decision::Close(Some(reply::BYE)),
+            Command::Quit => Decision::Close(Some(reply::BYE), Ending::Quit),
             Command::StartTls => self.judge_starttls(),
             Command::Auth { mechanism, initial } => self.judge_auth(mechanism, initial),
         }
@@ -262,7 +262,7 @@ impl Server {
                 self.state = State::Tls;
                 Some(Event::StartTls)
             }
-            Decision::Close(reply) => Some(self.close(reply.as_ref(), out)),
+            Decision::Close(reply, ending) => Some(self.close(reply.as_ref(), ending, out)),
         }
     }
 
@@ -287,7 +287,7 @@ impl Server {
             t.refused
         });
         if refused > limits::RECIPIENTS_OVERSHOOT_MAX {
-            return Some(self.close(Some(&reply::TOO_MANY_ERRORS), out));
+            return Some(self.close(Some(&reply::TOO_MANY_ERRORS), Ending::Abuse, out));
         }
         self.say(&reply::TOO_MANY_RECIPIENTS, Cost::Nothing, out)
     }
@@ -304,8 +304,8 @@ fn judge_error(error: CommandError) -> Decision {
         CommandError::Unknown => Decision::wrong(reply::UNKNOWN_COMMAND),
         CommandError::NotImplemented => Decision::wrong(reply::NOT_IMPLEMENTED),
         CommandError::Arguments => Decision::wrong(reply::SYNTAX_ERROR),
-        CommandError::Http => Decision::Close(Some(reply::NOT_HTTP)),
-        CommandError::ChunkSize => Decision::Close(Some(reply::BAD_CHUNK_SIZE)),
+        CommandError::Http => Decision::Close(Some(reply::NOT_HTTP), Ending::Abuse),
+        CommandError::ChunkSize => Decision::Close(Some(reply::BAD_CHUNK_SIZE), Ending::Abuse),
     }
 }
 
