@@ -6,6 +6,7 @@ mod client_gone;
 mod commands;
 mod custody;
 mod cuts;
+mod dialogs;
 mod eight_bit;
 mod end_of_data;
 mod failover;

@@ -131,7 +131,7 @@ impl Client {
     pub fn try_reply(&mut self) -> Option<Reply> {
         let mut reply: Option<Reply> = None;
         loop {
-            let line = self.read_line()?;
+            let line = self.line()?;
             assert!(line.len() >= 3 && line.is_char_boundary(3), "no reply: {line:?}");
             let (code, rest) = line.split_at(3);
             let code: u16 = code.parse().unwrap_or_else(|_| panic!("no reply: {line:?}"));
@@ -222,8 +222,12 @@ impl Client {
         self.stream.local_addr().expect("a bound address")
     }
 
+    /// Hears one line without its CRLF, or the end of the connection.
+    ///
+    /// # Panics
+    /// When neither comes, or a line that ends in a bare LF.
     #[track_caller]
-    fn read_line(&mut self) -> Option<String> {
+    pub fn line(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.unread.windows(2).position(|window| window == b"\r\n") {
                 let line: Vec<u8> = self.unread.drain(..at + 2).take(at).collect();

@@ -260,7 +260,13 @@ fn command(variables: &[(String, String)]) -> Command {
 }
 
 fn ready_line(said: &Said) -> Option<String> {
-    said.stdout.iter().find(|line| field(line, "event") == Some("ready")).cloned()
+    said.stdout.iter().map(|line| plain(line)).find(|line| field(line, "event") == Some("ready"))
+}
+
+/// A log line as text, whichever of the two forms it came in.
+fn plain(line: &str) -> String {
+    let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(line) else { return line.to_owned() };
+    fields.iter().map(|(name, value)| format!("{name}={value} ")).collect()
 }
 
 /// `smtp=127.0.0.1:4125` of the ready line; several addresses of one listener are parted by commas.
@@ -279,6 +285,13 @@ const _: () = assert!(PATIENCE.as_secs() >= 10, "a debug build on a busy machine
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_the_ready_line_in_json() {
+        let line = plain(r#"{"event":"ready","smtp":"127.0.0.1:41,[::1]:42","workers":1}"#);
+        assert_eq!(field(&line, "event"), Some("ready"));
+        assert_eq!(addresses(&line).len(), 2);
+    }
 
     #[test]
     fn reads_the_ready_line() {
