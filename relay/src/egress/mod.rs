@@ -74,6 +74,7 @@ impl<I: Io> Egress<I> {
     pub fn configure(&self, config: Arc<Config>) {
         let former = self.routes.borrow_mut().configure(&config, &self.permits);
         *self.config.borrow_mut() = config;
+        self.resolver.forget();
         former.into_iter().for_each(|connection| self.take_leave(connection));
     }
 
