@@ -25,7 +25,7 @@ use crate::io::buffer::{Buffer, Size};
 use crate::io::ladder::{self, Rung};
 use crate::io::ring::{RingIo, RingStream, stop_accepting};
 use crate::io::{Io, Stream};
-use crate::limits::{PROXY_HEADER_TIMEOUT, REPLY_TIMEOUT, TICK};
+use crate::limits::{PROXY_HEADER_TIMEOUT, REPLY_TIMEOUT, TICK, UPSTREAM_QUIT_TIMEOUT};
 use crate::meter::{IoDriver, Listener, Meter, SessionOutcome};
 use crate::orders::{Drained, Order, Settings};
 use crate::policy::rate::ClientRates;
@@ -198,6 +198,7 @@ impl Worker {
         while self.sessions_open.get() > 0 && self.io.now() < by {
             self.io.sleep(DRAIN_LOOK).await;
         }
+        self.egress.part(self.io.now().after(UPSTREAM_QUIT_TIMEOUT)).await;
         Drained { sessions_cut: self.sessions_open.get() }
     }
 

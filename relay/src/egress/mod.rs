@@ -14,10 +14,11 @@ pub mod route;
 pub mod stream;
 pub mod waiting;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::connect::Unusable;
 use self::connection::{Broken, Connection};
@@ -34,6 +35,10 @@ use crate::resolve::Resolver;
 use crate::smtp::client::UpstreamReply;
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
+use crate::units::Moment;
+
+/// How often an ending worker looks whether its upstreams have answered.
+const PART_LOOK: Duration = Duration::from_millis(2);
 
 /// The outbound side of one worker.
 pub struct Egress<I: Io> {
@@ -109,6 +114,22 @@ impl<I: Io> Egress<I> {
     pub fn take_leave(&self, connection: Box<Connection<I::Stream>>) {
         let by = self.io.now().after(UPSTREAM_QUIT_TIMEOUT);
         self.io.spawn(connection.quit(by));
+    }
+
+    /// Says QUIT on every idle connection, when the worker ends; waits for the answers until `by`.
+    pub async fn part(&self, by: Moment) {
+        let idle = self.routes.borrow().drain();
+        let open = Rc::new(Cell::new(idle.len()));
+        for connection in idle {
+            let open = Rc::clone(&open);
+            self.io.spawn(async move {
+                connection.quit(by).await;
+                open.set(open.get() - 1);
+            });
+        }
+        while open.get() > 0 && self.io.now() < by {
+            self.io.sleep(PART_LOOK).await;
+        }
     }
 
     /// A connection for a transaction: to the first upstream, in order of preference, that gives one.

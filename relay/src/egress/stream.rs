@@ -141,9 +141,16 @@ impl<I: Io> UpstreamStream<I> {
                 self.leave(hand);
                 return Err(refusal);
             }
+            // RFC 9422 §4.2: what the upstream will not take is not asked.
+            let offered = hand.connection.machine.capabilities().recipients_max;
+            let room = offered.map_or(usize::MAX, |max| (max as usize).saturating_sub(self.taken.len()));
+            let asked = &rcpts[..rcpts.len().min(room)];
             let replayed = if hand.is_agreed { Vec::new() } else { self.taken.clone() };
-            match self.fly(&mut hand, envelope, &replayed, rcpts, next).await {
-                Ok(verdicts) => return Ok((hand.connection, verdicts)),
+            match self.fly(&mut hand, envelope, &replayed, asked, next).await {
+                Ok(mut verdicts) => {
+                    verdicts.answers.resize(rcpts.len(), Err(reply::TOO_MANY_RECIPIENTS));
+                    return Ok((hand.connection, verdicts));
+                }
                 Err(broken) => {
                     let was_stale = hand.is_reused && hand.connection.replies.is_empty();
                     self.egress.log_broken(&self.upstream, &broken, was_stale);
