@@ -3,6 +3,7 @@
 //! [`Egress`] is one worker's outbound side: the pools of all upstreams, the routes to them, and the tick that looks
 //! after both. It mirrors `ingress`: what a client may do there, an upstream is expected to do here.
 
+mod agreement;
 pub mod config;
 pub mod connect;
 pub mod connection;
@@ -80,7 +81,7 @@ impl<I: Io> Egress<I> {
         let former = self.routes.borrow_mut().configure(&config, &self.permits);
         *self.config.borrow_mut() = config;
         self.resolver.forget();
-        former.into_iter().for_each(|connection| self.take_leave(connection));
+        former.into_iter().for_each(|connection| self.take_leave(*connection));
     }
 
     /// Looks after pools and waits; to be called every tick.
@@ -88,7 +89,7 @@ impl<I: Io> Egress<I> {
         let now = self.io.now();
         let idle_max = self.config.borrow().upstream_idle;
         let old = self.routes.borrow_mut().look(now, idle_max, UPSTREAM_HOLD_MAX);
-        old.into_iter().for_each(|connection| self.take_leave(connection));
+        old.into_iter().for_each(|connection| self.take_leave(*connection));
     }
 
     /// Whether two recipients can share a transaction: they go to the same place.
@@ -111,7 +112,7 @@ impl<I: Io> Egress<I> {
     }
 
     /// Says QUIT, beside everything else.
-    pub fn take_leave(&self, connection: Box<Connection<I::Stream>>) {
+    pub fn take_leave(&self, connection: Connection<I::Stream>) {
         let by = self.io.now().after(UPSTREAM_QUIT_TIMEOUT);
         self.io.spawn(connection.quit(by));
     }
@@ -221,10 +222,8 @@ impl<I: Io> Egress<I> {
         tracing::warn!(event = "upstream_unusable", upstream = %pool.name, %host, %address, %reason);
     }
 
-    fn log_broken(&self, upstream: &str, broken: &Broken, was_stale: bool) {
-        if !was_stale {
-            tracing::warn!(event = "upstream_lost", %upstream, reason = ?broken);
-        }
+    fn log_broken(&self, upstream: &str, broken: &Broken) {
+        tracing::warn!(event = "upstream_lost", %upstream, reason = ?broken);
     }
 
     fn log_unknown(&self, upstream: &str, broken: &Broken) {

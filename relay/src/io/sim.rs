@@ -74,10 +74,11 @@ struct Inner {
     ready: Arc<Ready>,
     timers: RefCell<BTreeMap<(u64, u64), Waker>>,
     numbers: Cell<u64>,
-    listeners: RefCell<HashMap<SocketAddr, Rc<dyn Fn(SimStream)>>>,
+    listeners: RefCell<HashMap<SocketAddr, Rc<Serve>>>,
 }
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
+type Serve = dyn Fn(SimStream);
 
 /// Tasks that can go on, in the order in which they were woken.
 #[derive(Default)]
