@@ -98,9 +98,9 @@ impl<I: Io> Agreement<I> {
         }
     }
 
-    pub(super) fn abort(&self, connection: Box<Connection<I::Stream>>) {
+    pub(super) fn abort(&self, connection: Connection<I::Stream>) {
         match &self.held {
-            Some(held) => held.pool.abort(*connection),
+            Some(held) => held.pool.abort(connection),
             None => connection.abort(),
         }
     }
@@ -316,7 +316,7 @@ impl<I: Io> Agreement<I> {
     /// The connection broke when it could not be replaced: nothing of the message may be delivered.
     pub(super) fn lose(&self, connection: Box<Connection<I::Stream>>, broken: &Broken) -> Reply {
         self.log_broken(broken);
-        self.abort(connection);
+        self.abort(*connection);
         reply::UPSTREAM_LOST
     }
 }

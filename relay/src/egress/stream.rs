@@ -106,7 +106,7 @@ impl<I: Io> UpstreamStream<I> {
                     return Ok((form, connection));
                 }
                 // The slices at hand have the other form; the client keeps the message and comes again.
-                self.agreement.abort(connection);
+                self.agreement.abort(*connection);
                 Err(reply::UPSTREAM_LOST)
             }
             _ => Err(reply::UPSTREAM_LOST),
@@ -116,7 +116,7 @@ impl<I: Io> UpstreamStream<I> {
     /// An upstream that speaks before the end of the message has refused it, or does not speak SMTP: no dot is sent.
     async fn early_verdict(&mut self, mut connection: Box<Connection<I::Stream>>) -> Reply {
         let verdict = connection.early_verdict(self.agreement.by(EARLY_VERDICT_TIMEOUT)).await;
-        self.agreement.abort(connection);
+        self.agreement.abort(*connection);
         match verdict {
             Ok(reply) => self.agreement.refusal(Stage::Message, &reply),
             Err(broken) => {
@@ -254,7 +254,7 @@ impl<I: Io> Sink for UpstreamStream<I> {
             && !connection.machine.capabilities().eight_bit_mime
             && self.agreement.egress.config().eightbit == EightBit::Bounce
         {
-            self.agreement.abort(connection);
+            self.agreement.abort(*connection);
             return Err(reply::EIGHTBIT_NOT_SUPPORTED);
         }
         if was_streaming && form == Form::Stuffed && connection.has_spoken() {
@@ -268,7 +268,7 @@ impl<I: Io> Sink for UpstreamStream<I> {
         self.agreement.taken.clear();
         match (stage, self.agreement.unpark()) {
             (Progress::Streaming(_, connection), _) | (Progress::Open(Form::Stuffed), Some(connection)) => {
-                self.agreement.abort(connection);
+                self.agreement.abort(*connection);
             }
             (_, Some(connection)) => self.agreement.leave_agreed(connection),
             (_, None) => {}
