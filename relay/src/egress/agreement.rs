@@ -308,15 +308,15 @@ impl<I: Io> Agreement<I> {
                 Err(_) if hand.is_reused && hand.connection.replies.is_empty() => {
                     self.discard(hand.connection);
                 }
-                Err(broken) => return Err(self.lose(hand.connection, &broken)),
+                Err(broken) => return Err(self.lose(*hand.connection, &broken)),
             }
         }
     }
 
     /// The connection broke when it could not be replaced: nothing of the message may be delivered.
-    pub(super) fn lose(&self, connection: Box<Connection<I::Stream>>, broken: &Broken) -> Reply {
+    pub(super) fn lose(&self, connection: Connection<I::Stream>, broken: &Broken) -> Reply {
         self.log_broken(broken);
-        self.abort(*connection);
+        self.abort(connection);
         reply::UPSTREAM_LOST
     }
 }

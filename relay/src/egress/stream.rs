@@ -64,7 +64,7 @@ impl<I: Io> UpstreamStream<I> {
         connection.command(Client::data);
         connection.replies.clear();
         if let Err(broken) = connection.exchange(self.agreement.by(UPSTREAM_DATA_TIMEOUT)).await {
-            return Err(self.agreement.lose(connection, &broken));
+            return Err(self.agreement.lose(*connection, &broken));
         }
         let reply = connection.replies.pop().map(|(_, reply)| reply);
         self.opened(connection, reply).map(|connection| (Form::Stuffed, connection))
@@ -88,7 +88,7 @@ impl<I: Io> UpstreamStream<I> {
                 }
                 Err(refusal)
             }
-            None => Err(self.agreement.lose(connection, &Broken::Closed)),
+            None => Err(self.agreement.lose(*connection, &Broken::Closed)),
         }
     }
 
@@ -238,7 +238,7 @@ impl<I: Io> Sink for UpstreamStream<I> {
             Err(_) if form == Form::Stuffed && connection.has_spoken() => {
                 Err(self.early_verdict(connection).await)
             }
-            Err(broken) => Err(self.agreement.lose(connection, &broken)),
+            Err(broken) => Err(self.agreement.lose(*connection, &broken)),
         }
     }
 
