@@ -92,6 +92,7 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     let settings = settings_of(&config);
     let (orders, receivers): (Vec<_>, Vec<_>) = (0..config.workers).map(|_| orders::channel()).unzip();
     let service = Service::new(requests, &config.egress.dns_servers);
+    let reloaded = Reloaded { log: log.clone(), look_ups: look_ups.clone() };
     let plane = ControlPlane::bind(Start {
         config: config.control.clone(),
         settings: settings.clone(),
@@ -99,7 +100,7 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
         listeners: bound,
         version: env!("CARGO_PKG_VERSION"),
         commit: crate::COMMIT,
-        reread: Arc::new(move || reread(&sources)),
+        reread: Arc::new(move || reread(&sources, &reloaded)),
         log_lines_dropped: Box::new(move || dropped.lines_dropped()),
         companions: vec![Box::pin(service.run())],
     })
@@ -120,14 +121,23 @@ fn settings_of(config: &Config) -> Settings {
     Settings { ingress: Arc::new(config.ingress.clone()), egress: Arc::new(config.egress.clone()) }
 }
 
-fn reread(sources: &Sources) -> Result<Read, Vec<String>> {
-    match config::load(sources, &config::Host::current()) {
-        Ok(loaded) => Ok(Read {
-            settings: settings_of(&loaded.config),
-            warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
-        }),
-        Err(refused) => Err(refused.mistakes.iter().map(ToString::to_string).collect()),
-    }
+/// What a reload reaches besides the workers.
+struct Reloaded {
+    log: Log,
+    look_ups: flume::Sender<resolve::Request>,
+}
+
+fn reread(sources: &Sources, reloaded: &Reloaded) -> Result<Read, Vec<String>> {
+    let loaded = config::load(sources, &config::Host::current())
+        .map_err(|refused| refused.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    reloaded.log.set_level(loaded.config.log.level);
+    reloaded.log.reopen();
+    // Full of look-ups under way, the service keeps its servers until the next reload.
+    let _ = reloaded.look_ups.try_send(resolve::Request::Configure(loaded.config.egress.dns_servers.clone()));
+    Ok(Read {
+        settings: settings_of(&loaded.config),
+        warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
+    })
 }
 
 /// The sockets of one worker.

@@ -34,9 +34,6 @@ impl Checker<'_> {
     fn config(&mut self, host: &Host) -> Option<Config> {
         let auth = self.text(&OUTGOING_SMTP_AUTH);
         let has_no_login = auth.is_some_and(|(text, _)| is_off(text.trim()));
-        self.refuse_unbuilt(|variable| {
-            has_no_login && [&OUTGOING_SMTP_LOGIN, &OUTGOING_SMTP_PASSWORD].contains(&variable)
-        });
         let name = self.relay_host_name(host);
         let name = name.as_ref();
         let ingress = self.ingress(name);
@@ -51,6 +48,9 @@ impl Checker<'_> {
         self.routes();
         self.refuse_shared_addresses(ingress.as_ref(), control.as_ref());
         self.judge_together(ingress.as_ref(), egress.as_ref(), tls.as_ref(), gate.as_ref());
+        self.refuse_unbuilt(|variable| {
+            has_no_login && [&OUTGOING_SMTP_LOGIN, &OUTGOING_SMTP_PASSWORD].contains(&variable)
+        });
         Some(Config {
             ingress: ingress?,
             egress: egress?,
@@ -101,7 +101,10 @@ impl Checker<'_> {
         };
         self.one(variable, |text| {
             let number = whole::<u64>(text).ok().filter(|number| (min..=max).contains(number));
-            number.and_then(|number| T::try_from(number).ok()).ok_or_else(Wrong::default)
+            number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| match text.contains("://") {
+                true => Wrong::because(KUBERNETES),
+                false => Wrong::default(),
+            })
         })
     }
 
@@ -118,3 +121,6 @@ impl Checker<'_> {
 /// The port that means TLS from the first octet (RFC 8314 §7.3).
 const SUBMISSIONS_PORT: u16 = 465;
 const TLS_PORT_UNBUILT: &str = "465 means TLS from the first octet, and TLS is not in this build";
+/// Kubernetes writes `EXT_RELAY_PORT=tcp://10.0.0.1:25` for a service that is called `ext-relay`.
+const KUBERNETES: &str =
+    "this looks like a service link of Kubernetes: enableServiceLinks: false keeps them out";

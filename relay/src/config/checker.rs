@@ -168,7 +168,8 @@ impl<'a> Checker<'a> {
         self.warnings.push(Warning { variable: variable.name.to_owned(), text: text.into() });
     }
 
-    /// Refuses what is switched on but not in this build, and warns of what has no effect in it.
+    /// Refuses what is switched on but not in this build, and warns of what has no effect in it. Comes last: of
+    /// a value that is wrong anyway nothing more is said.
     pub(super) fn refuse_unbuilt(&mut self, is_excused: impl Fn(&Variable) -> bool) {
         for variable in VARIABLES {
             let (Some((feature, without)), Lookup::Written(written)) =
@@ -176,7 +177,8 @@ impl<'a> Checker<'a> {
             else {
                 continue;
             };
-            if self.has(feature) || is_excused(variable) {
+            let is_wrong = self.mistakes.iter().any(|mistake| mistake.variable == variable.name);
+            if self.has(feature) || is_wrong || is_excused(variable) {
                 continue;
             }
             let value = written.text.trim().to_owned();

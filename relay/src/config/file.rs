@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::kind::Kind;
-use super::names::{meaning, nearest};
+use super::names::{advice, meaning};
 use super::report::{Mistake, Origin};
 
 /// One key of the file.
@@ -49,8 +49,11 @@ fn entry(key: &str, value: &Spanned<DeValue<'_>>, origin: Origin) -> Result<Entr
     let name = key.to_ascii_uppercase();
     let known = meaning(&name).filter(|_| !key.bytes().any(|octet| octet.is_ascii_uppercase()));
     let Some(known) = known else {
-        let advice = nearest(&name).to_ascii_lowercase();
-        return Err(Mistake::in_name(key, Some(origin), format!("no such key; the nearest is {advice}")));
+        let problem = match advice(&name) {
+            Some(name) => format!("no such key; the nearest is {}", name.to_ascii_lowercase()),
+            None => "no such key".to_owned(),
+        };
+        return Err(Mistake::in_name(key, Some(origin), problem));
     };
     let text = match (known.variable.kind, value.get_ref()) {
         (Kind::Tables, tables) => tables_text(tables),

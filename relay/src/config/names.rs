@@ -34,19 +34,21 @@ pub(super) fn meaning(name: &str) -> Option<Meaning> {
     plain(name, Form::Direct).or_else(|| plain(name.strip_suffix(FILE_SUFFIX)?, Form::File))
 }
 
-/// The right name nearest to a wrong one, both in capitals.
-pub(super) fn nearest(wrong: &str) -> String {
+/// What is said of a wrong name, in capitals: the right one nearest to it, where there is any likeness.
+pub(super) fn advice(wrong: &str) -> Option<String> {
     let (stem, suffix) = match wrong.strip_suffix(FILE_SUFFIX) {
         Some(stem) if !stem.is_empty() => (stem, FILE_SUFFIX),
         _ => (wrong, ""),
     };
-    let likeness = |name: &str| {
-        let distance = strsim::damerau_levenshtein(stem, name);
-        // Among names equally far away the one that begins alike.
-        (distance, std::cmp::Reverse(stem.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count()))
-    };
-    let name = VARIABLES.iter().map(|variable| variable.name).min_by_key(|name| likeness(name));
-    format!("{}{suffix}", name.unwrap_or_default())
+    let beginning =
+        |name: &str| stem.bytes().zip(name.bytes()).take_while(|(one, other)| one == other).count();
+    let distance = |name: &str| strsim::damerau_levenshtein(stem, name);
+    let names = VARIABLES.iter().map(|variable| variable.name);
+    // Among names equally far away the one that begins alike.
+    let nearest = names.min_by_key(|name| (distance(name), std::cmp::Reverse(beginning(name))))?;
+    let is_alike =
+        2 * distance(nearest) <= stem.chars().count().max(nearest.len()) || beginning(nearest) >= 4;
+    is_alike.then(|| format!("{nearest}{suffix}"))
 }
 
 /// Whether an environment variable that is none of ours looks as if it were meant for us.

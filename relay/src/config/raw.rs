@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::file;
 use super::kind::Kind;
-use super::names::{Form, Meaning, is_misspelled, meaning, nearest};
+use super::names::{Form, Meaning, advice, is_misspelled, meaning};
 use super::report::{Mistake, Origin, Warning, shown};
 use super::variable::{Empty, Variable};
 use super::variables::VARIABLES;
@@ -251,7 +251,10 @@ impl Raw {
     }
 
     fn unknown(&mut self, spelled: &str, capitals: &str, origin: Origin) {
-        let problem = format!("no such variable; the nearest is {}", nearest(capitals));
+        let problem = match advice(capitals) {
+            Some(name) => format!("no such variable; the nearest is {name}"),
+            None => "no such variable".to_owned(),
+        };
         self.mistakes.push(Mistake::in_name(spelled, Some(origin), problem));
     }
 

@@ -66,10 +66,15 @@ impl Gatherer {
                 None => workers_stuck += 1,
             }
         }
+        Census { workers_stuck, ..self.recall() }
+    }
+
+    /// The last answers once more: draining workers answer no questions, and are not stuck.
+    pub(super) fn recall(&mut self) -> Census {
         let mut meter = Meter::default();
         self.last.iter().for_each(|one| meter.merge(one));
         let rates = self.rates(&meter, Instant::now());
-        Census { meter, workers: self.workers.count(), workers_stuck, rates }
+        Census { meter, workers: self.workers.count(), workers_stuck: 0, rates }
     }
 
     fn rates(&mut self, meter: &Meter, now: Instant) -> Rates {

@@ -93,8 +93,7 @@ struct HealthReport {
 
 async fn health(State(plane): State<Arc<Plane>>) -> Response {
     let census = plane.census().await;
-    // Workers that have drained are gone, not stuck.
-    let healthy = *plane.phase.borrow() != Phase::Serving || census.workers_stuck == 0;
+    let healthy = census.workers_stuck == 0;
     let report = HealthReport { healthy, workers: census.workers, workers_stuck: census.workers_stuck };
     json(status_of(healthy), &report)
 }
@@ -203,6 +202,7 @@ mod tests {
         serving.stop();
         let (code, text) = get_text(address, "/readyz").await;
         assert_eq!((code, text.trim()), (503, r#"{"ready":false,"reason":"draining"}"#));
+        assert_eq!(get_text(address, "/healthz").await.0, 200, "a draining relay is to be left alone");
         meter.upstreams[slot].note(Health::Down, Moment(1));
         let address = started(plane(vec![obedient(meter, true)])).await;
         let (code, text) = get_text(address, "/readyz").await;

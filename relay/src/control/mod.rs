@@ -29,8 +29,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use tokio::sync::watch;
-
 pub use census::Rates;
 pub use config::Config;
 pub use workers::{DrainEnd, Workers};
@@ -218,7 +216,12 @@ impl ControlPlane {
                     signals::Signal::Stop if plane.stop() => {}
                     signals::Signal::Stop => break None,
                 },
-                end = drained(&mut phase) => break Some(end),
+                // The plane, which this future holds, keeps the sender.
+                _ = phase.changed() => match *phase.borrow_and_update() {
+                    Phase::Serving => {}
+                    Phase::Draining => manager.stopping(),
+                    Phase::Drained(end) => break Some(end),
+                },
             }
         };
         tracing::info!(event = "stopped", at_once = drain.is_none());
@@ -235,17 +238,6 @@ fn bind_admin(address: &SocketAddr) -> Result<TcpListener, Fault> {
     bind().map_err(|error| Fault::Admin(*address, error))
 }
 
-async fn drained(phase: &mut watch::Receiver<Phase>) -> DrainEnd {
-    loop {
-        if let Phase::Drained(end) = *phase.borrow_and_update() {
-            return end;
-        }
-        if phase.changed().await.is_err() {
-            return DrainEnd::default();
-        }
-    }
-}
-
 async fn reload(plane: Arc<Plane>, manager: ServiceManager) {
     manager.reloading();
     // The outcome is logged and counted where it is made.
@@ -260,14 +252,9 @@ async fn pulse(plane: Arc<Plane>, manager: ServiceManager) {
         manager.watchdog().map_or(limits::PULSE, |period| (period / 2).min(limits::PULSE)),
     );
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut phase = plane.phase.subscribe();
     let mut is_ready = false;
     loop {
         every.tick().await;
-        match *phase.borrow_and_update() {
-            Phase::Serving => {}
-            Phase::Draining | Phase::Drained(_) => return manager.stopping(),
-        }
         let census = plane.census().await;
         if census.workers_stuck > 0 {
             tracing::error!(event = "worker_stuck", workers = census.workers_stuck);

@@ -87,9 +87,14 @@ impl Plane {
         }
     }
 
-    /// The numbers of all workers now.
+    /// The numbers of all workers now; once the drain has begun, those of just before.
     pub(super) async fn census(&self) -> Census {
-        self.gatherer.lock().await.gather().await
+        let mut gatherer = self.gatherer.lock().await;
+        match *self.phase.borrow() {
+            Phase::Serving => {}
+            Phase::Draining | Phase::Drained(_) => return gatherer.recall(),
+        }
+        gatherer.gather().await
     }
 
     /// Time since the control plane was bound.
@@ -133,6 +138,7 @@ impl Plane {
             tracing::info!(event = "stopping", within_seconds = limits::DRAIN_TIMEOUT.as_secs());
             let plane = Arc::clone(self);
             tokio::spawn(async move {
+                let _ = plane.gatherer.lock().await.gather().await;
                 let end = plane.facts.workers.drain(limits::DRAIN_TIMEOUT).await;
                 plane.phase.send_replace(Phase::Drained(end));
             });

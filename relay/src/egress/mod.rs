@@ -50,7 +50,7 @@ pub struct Claimed<S> {
     /// Where it belongs.
     pub pool: Rc<Pool<S>>,
     /// The connection.
-    pub connection: Connection<S>,
+    pub connection: Box<Connection<S>>,
     /// Whether it has served before, and so may be stale.
     pub is_reused: bool,
 }
@@ -74,6 +74,7 @@ impl<I: Io> Egress<I> {
     pub fn configure(&self, config: Arc<Config>) {
         let former = self.routes.borrow_mut().configure(&config, &self.permits);
         *self.config.borrow_mut() = config;
+        self.resolver.forget();
         former.into_iter().for_each(|connection| self.take_leave(connection));
     }
 
@@ -105,7 +106,7 @@ impl<I: Io> Egress<I> {
     }
 
     /// Says QUIT, beside everything else.
-    pub fn take_leave(&self, connection: Connection<I::Stream>) {
+    pub fn take_leave(&self, connection: Box<Connection<I::Stream>>) {
         let by = self.io.now().after(UPSTREAM_QUIT_TIMEOUT);
         self.io.spawn(connection.quit(by));
     }
@@ -148,7 +149,7 @@ impl<I: Io> Egress<I> {
         &self,
         destination: &Destination<I::Stream>,
         mut place: Place,
-    ) -> Result<Option<Connection<I::Stream>>, Reply> {
+    ) -> Result<Option<Box<Connection<I::Stream>>>, Reply> {
         let pool = &destination.pool;
         let addresses = match route::addresses(&destination.address, &self.resolver).await {
             Ok(addresses) => addresses,
@@ -163,6 +164,7 @@ impl<I: Io> Egress<I> {
         for address in addresses {
             match connect::connect(&self.io, &host_name, address.clone(), place).await {
                 Ok(connection) => {
+                    let connection = Box::new(connection);
                     pool.succeeded(self.io.now());
                     return Ok(Some(connection));
                 }

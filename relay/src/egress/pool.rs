@@ -22,8 +22,8 @@ pub struct Pool<S> {
     /// The upstream's name: `host:port` as configured, or the domain for MX delivery.
     pub name: Arc<str>,
     permits: Arc<Permits>,
-    idle: RefCell<Vec<Connection<S>>>,
-    queue: Queue<Connection<S>>,
+    idle: RefCell<Vec<Box<Connection<S>>>>,
+    queue: Queue<Box<Connection<S>>>,
     health: RefCell<Health>,
     leases: RefCell<Vec<Rc<Lease<S>>>>,
     open: Rc<Cell<u64>>,
@@ -54,7 +54,7 @@ pub struct Lease<S> {
 
 #[derive(Debug)]
 struct Parked<S> {
-    connection: Connection<S>,
+    connection: Box<Connection<S>>,
     since: Moment,
     /// Whether DATA is open on it, so that it can only be reset.
     is_in_data: bool,
@@ -64,7 +64,7 @@ struct Parked<S> {
 #[derive(Debug)]
 pub enum Claim<S> {
     /// A connection that has served before.
-    Reused(Connection<S>),
+    Reused(Box<Connection<S>>),
     /// The right to make one.
     Place(Place),
     /// The upstream is down, or somebody probes it.
@@ -120,7 +120,7 @@ impl<S: Stream> Pool<S> {
     }
 
     /// The connection used last, so that those too many fall idle; ones that have spoken or closed are dropped.
-    fn take_idle(&self) -> Option<Connection<S>> {
+    fn take_idle(&self) -> Option<Box<Connection<S>>> {
         loop {
             let connection = self.idle.borrow_mut().pop()?;
             if connection.is_quiet() {
@@ -130,7 +130,7 @@ impl<S: Stream> Pool<S> {
     }
 
     /// Takes back a connection that may serve again.
-    pub fn give_back(&self, mut connection: Connection<S>, now: Moment) {
+    pub fn give_back(&self, mut connection: Box<Connection<S>>, now: Moment) {
         connection.idle_since = now;
         match self.queue.grant(Grant::Connection(connection)) {
             // Another worker's transaction waits: the permit is worth more to it.
@@ -141,13 +141,13 @@ impl<S: Stream> Pool<S> {
     }
 
     /// Drops a connection that may not serve again, and lets a waiting transaction make its own.
-    pub fn discard(&self, connection: Connection<S>) {
+    pub fn discard(&self, connection: Box<Connection<S>>) {
         drop(connection);
         self.permit_is_free();
     }
 
     /// Resets a connection in the middle of a message, likewise.
-    pub fn abort(&self, connection: Connection<S>) {
+    pub fn abort(&self, connection: Box<Connection<S>>) {
         connection.abort();
         self.permit_is_free();
     }
@@ -202,7 +202,7 @@ impl<S: Stream> Pool<S> {
     }
 
     /// Takes all idle connections out, for a pool that is no longer wanted.
-    pub fn drain(&self) -> Vec<Connection<S>> {
+    pub fn drain(&self) -> Vec<Box<Connection<S>>> {
         self.idle.take()
     }
 
@@ -216,7 +216,7 @@ impl<S: Stream> Pool<S> {
 
     /// Looks after everything that waits; to be called every tick. Gives back connections that have been idle for
     /// `idle_max`, to take leave of.
-    pub fn look(&self, now: Moment, idle_max: Duration, hold_max: Duration) -> Vec<Connection<S>> {
+    pub fn look(&self, now: Moment, idle_max: Duration, hold_max: Duration) -> Vec<Box<Connection<S>>> {
         self.queue.expire(now);
         self.take_from_silent_clients(now, hold_max);
         if !self.queue.is_empty() {
@@ -248,12 +248,12 @@ impl<S: Stream> Pool<S> {
 
 impl<S> Lease<S> {
     /// Leaves a connection here until the client speaks again.
-    pub fn park(&self, connection: Connection<S>, since: Moment, is_in_data: bool) {
+    pub fn park(&self, connection: Box<Connection<S>>, since: Moment, is_in_data: bool) {
         *self.parked.borrow_mut() = Some(Parked { connection, since, is_in_data });
     }
 
     /// The connection, if it was not taken away meanwhile.
-    pub fn unpark(&self) -> Option<Connection<S>> {
+    pub fn unpark(&self) -> Option<Box<Connection<S>>> {
         self.parked.borrow_mut().take().map(|parked| parked.connection)
     }
 

@@ -62,7 +62,7 @@ impl<S: Stream> Routes<S> {
     /// Takes over another configuration. Pools of upstreams that stay are kept; the idle connections of the others come
     /// back, to take leave of.
     #[must_use]
-    pub fn configure(&mut self, config: &Config, permits: &PermitBook) -> Vec<Connection<S>> {
+    pub fn configure(&mut self, config: &Config, permits: &PermitBook) -> Vec<Box<Connection<S>>> {
         self.connections_max = config.upstream_connections;
         let mut former = std::mem::take(&mut self.fixed);
         if let NextHop::RecipientMx { port } = config.next_hop {
@@ -120,7 +120,7 @@ impl<S: Stream> Routes<S> {
     }
 
     /// Looks after every pool; gives back connections to take leave of.
-    pub fn look(&mut self, now: Moment, idle_max: Duration, hold_max: Duration) -> Vec<Connection<S>> {
+    pub fn look(&mut self, now: Moment, idle_max: Duration, hold_max: Duration) -> Vec<Box<Connection<S>>> {
         self.all().flat_map(|destination| destination.pool.look(now, idle_max, hold_max)).collect()
     }
 

@@ -53,14 +53,14 @@ enum Progress<I: Io> {
     /// The upstream has refused DATA; the client hears it when it asks for it.
     DataRefused(Reply),
     /// The message is on its way.
-    Streaming(Form, Connection<I::Stream>),
+    Streaming(Form, Box<Connection<I::Stream>>),
     /// The connection was lost when it could no longer be replaced.
     Lost,
 }
 
 /// A connection with the agreement on it, and whether it came from the pool.
 struct Hand<I: Io> {
-    connection: Connection<I::Stream>,
+    connection: Box<Connection<I::Stream>>,
     is_reused: bool,
     is_agreed: bool,
 }
@@ -81,11 +81,11 @@ impl<I: Io> UpstreamStream<I> {
     }
 
     fn now(&self) -> Moment {
-        self.egress.io.now()
+        self.egress.io.tick()
     }
 
     fn by(&self, wait: Duration) -> Moment {
-        self.now().after(wait)
+        self.egress.io.tick().after(wait)
     }
 
     /// The parked connection, or another one for the same agreement.
@@ -106,20 +106,20 @@ impl<I: Io> UpstreamStream<I> {
         Ok(Hand { connection, is_reused, is_agreed: false })
     }
 
-    fn park(&mut self, connection: Connection<I::Stream>, is_in_data: bool) {
+    fn park(&mut self, connection: Box<Connection<I::Stream>>, is_in_data: bool) {
         if let Some((_, lease)) = &self.held {
-            lease.park(connection, self.egress.io.now(), is_in_data);
+            lease.park(connection, self.now(), is_in_data);
         }
     }
 
-    fn discard(&self, connection: Connection<I::Stream>) {
+    fn discard(&self, connection: Box<Connection<I::Stream>>) {
         match &self.held {
             Some((pool, _)) => pool.discard(connection),
             None => drop(connection),
         }
     }
 
-    fn abort(&self, connection: Connection<I::Stream>) {
+    fn abort(&self, connection: Box<Connection<I::Stream>>) {
         match &self.held {
             Some((pool, _)) => pool.abort(connection),
             None => connection.abort(),
@@ -134,7 +134,7 @@ impl<I: Io> UpstreamStream<I> {
         envelope: &Envelope,
         rcpts: &[Rcpt],
         next: Next,
-    ) -> Result<(Connection<I::Stream>, Verdicts), Reply> {
+    ) -> Result<(Box<Connection<I::Stream>>, Verdicts), Reply> {
         loop {
             let mut hand = self.hand(self.taken.first().unwrap_or(&rcpts[0]).clone()).await?;
             if let Err(refusal) = self.foresee(envelope, &hand.connection) {
@@ -157,7 +157,7 @@ impl<I: Io> UpstreamStream<I> {
     }
 
     /// What would be refused in any case, by what the upstream has offered (RFC 1870 §6.1, 6531 §3.5, 6152 §3).
-    fn foresee(&self, envelope: &Envelope, connection: &Connection<I::Stream>) -> Result<(), Reply> {
+    fn foresee(&self, envelope: &Envelope, connection: &Box<Connection<I::Stream>>) -> Result<(), Reply> {
         let offered = connection.machine.capabilities();
         let params = &envelope.mail.params;
         if params.size.zip(offered.size_max()).is_some_and(|(size, size_max)| size > size_max) {
@@ -222,7 +222,7 @@ impl<I: Io> UpstreamStream<I> {
     }
 
     /// Sorts the replies of a flight into verdicts.
-    fn judge(&self, connection: &mut Connection<I::Stream>, replayed: usize, asked: usize) -> Verdicts {
+    fn judge(&self, connection: &mut Box<Connection<I::Stream>>, replayed: usize, asked: usize) -> Verdicts {
         let mut verdicts = Verdicts::default();
         let mut refusal = None;
         let mut position = 0;
@@ -270,11 +270,11 @@ impl<I: Io> UpstreamStream<I> {
         self.return_to(pool, connection);
     }
 
-    fn return_to(&self, pool: &Pool<I::Stream>, connection: Connection<I::Stream>) {
+    fn return_to(&self, pool: &Pool<I::Stream>, connection: Box<Connection<I::Stream>>) {
         let config = self.egress.config();
         let is_spent = connection.messages >= config.upstream_messages_per_connection
             || connection.machine.capabilities().messages_max.is_some_and(|max| connection.messages >= max);
-        if connection.machine.is_quiet() && !is_spent && !connection.has_spoken() {
+        if connection.machine.is_quiet() && !is_spent {
             pool.give_back(connection, self.now());
         } else if connection.machine.is_quiet() {
             self.egress.take_leave(connection);
@@ -285,7 +285,7 @@ impl<I: Io> UpstreamStream<I> {
     }
 
     /// Opens the message on the parked connection, or on another after saying everything again.
-    async fn open_stage(&mut self, envelope: &Envelope) -> Result<(Form, Connection<I::Stream>), Reply> {
+    async fn open_stage(&mut self, envelope: &Envelope) -> Result<(Form, Box<Connection<I::Stream>>), Reply> {
         let mut connection = self.agreed(envelope).await?;
         if connection.machine.capabilities().chunking {
             return Ok((Form::Plain, connection));
@@ -300,7 +300,7 @@ impl<I: Io> UpstreamStream<I> {
     }
 
     /// A connection on which all that was agreed with the client is agreed with the upstream.
-    async fn agreed(&mut self, envelope: &Envelope) -> Result<Connection<I::Stream>, Reply> {
+    async fn agreed(&mut self, envelope: &Envelope) -> Result<Box<Connection<I::Stream>>, Reply> {
         let Some(first) = self.taken.first().cloned() else { return Err(reply::NO_RECIPIENTS) };
         loop {
             let mut hand = self.hand(first.clone()).await?;
@@ -326,9 +326,9 @@ impl<I: Io> UpstreamStream<I> {
     /// What the upstream's reply to DATA means.
     fn opened(
         &mut self,
-        mut connection: Connection<I::Stream>,
+        mut connection: Box<Connection<I::Stream>>,
         reply: Option<UpstreamReply>,
-    ) -> Result<Connection<I::Stream>, Reply> {
+    ) -> Result<Box<Connection<I::Stream>>, Reply> {
         match reply {
             Some(reply) if reply.is_intermediate() => Ok(connection),
             Some(reply) => {
@@ -345,7 +345,7 @@ impl<I: Io> UpstreamStream<I> {
         }
     }
 
-    fn lose(&mut self, connection: Connection<I::Stream>, broken: &Broken) -> Reply {
+    fn lose(&mut self, connection: Box<Connection<I::Stream>>, broken: &Broken) -> Reply {
         self.egress.log_broken(&self.upstream, broken, false);
         self.abort(connection);
         self.stage = Progress::Lost;
@@ -354,7 +354,7 @@ impl<I: Io> UpstreamStream<I> {
 
     /// The connection that the message streams on: the one it is on already, else the parked one, opened again where
     /// it was taken away meanwhile.
-    async fn streaming(&mut self, envelope: &Envelope) -> Result<(Form, Connection<I::Stream>), Reply> {
+    async fn streaming(&mut self, envelope: &Envelope) -> Result<(Form, Box<Connection<I::Stream>>), Reply> {
         match std::mem::replace(&mut self.stage, Progress::Lost) {
             Progress::Streaming(form, connection) => Ok((form, connection)),
             Progress::Open(form) => {
@@ -377,7 +377,7 @@ impl<I: Io> UpstreamStream<I> {
     }
 
     /// An upstream that speaks before the end of the message has refused it, or does not speak SMTP: no dot is sent.
-    async fn early_verdict(&mut self, mut connection: Connection<I::Stream>) -> Reply {
+    async fn early_verdict(&mut self, mut connection: Box<Connection<I::Stream>>) -> Reply {
         let verdict = connection.early_verdict(self.by(EARLY_VERDICT_TIMEOUT)).await;
         self.abort(connection);
         match verdict {
@@ -393,7 +393,7 @@ impl<I: Io> UpstreamStream<I> {
     async fn conclude(
         &mut self,
         form: Form,
-        mut connection: Connection<I::Stream>,
+        mut connection: Box<Connection<I::Stream>>,
         rest: &mut Flight,
     ) -> Result<Custody, Reply> {
         connection.replies.clear();
@@ -435,7 +435,7 @@ impl<I: Io> UpstreamStream<I> {
 
     /// The connection broke around the final dot: whether the upstream has the message is unknown. The client keeps
     /// it and may send it again: a duplicate is allowed, a loss is not (RFC 1047).
-    fn unknown(&mut self, connection: Connection<I::Stream>, broken: &Broken) -> Reply {
+    fn unknown(&mut self, connection: Box<Connection<I::Stream>>, broken: &Broken) -> Reply {
         // What it said before it broke counts: a refusal is a refusal.
         let said = connection.replies.iter().find(|(_, reply)| !reply.is_positive());
         let refusal = said.map(|(_, reply)| self.egress.refusal(Stage::Message, reply, &self.upstream));
@@ -589,7 +589,7 @@ impl<I: Io> Sink for UpstreamStream<I> {
 impl<I: Io> UpstreamStream<I> {
     async fn after_recipients(
         &mut self,
-        connection: Connection<I::Stream>,
+        connection: Box<Connection<I::Stream>>,
         verdicts: Verdicts,
         asked: &[Rcpt],
     ) -> Vec<Answer> {
@@ -617,7 +617,7 @@ impl<I: Io> UpstreamStream<I> {
 
     /// RFC 2920 §3.1: all recipients were refused, yet the upstream waits for a message: a lone dot ends it, and whatever
     /// is answered, nothing was delivered.
-    async fn lone_dot(&mut self, mut connection: Connection<I::Stream>) {
+    async fn lone_dot(&mut self, mut connection: Box<Connection<I::Stream>>) {
         connection.replies.clear();
         connection.command(Client::end_of_data);
         let ended = connection.exchange(self.by(UPSTREAM_DATA_TIMEOUT)).await;

@@ -2,5 +2,6 @@
 //! checks are the authority.
 
 pub mod config;
+pub mod loaded;
 
 pub use config::Config;

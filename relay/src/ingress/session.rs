@@ -97,7 +97,7 @@ impl<I: Io, S: Sink> Session<I, S> {
 
     /// RFC 5321 §3.1: the server speaks first; who does not wait for that is no mail client.
     async fn open(&mut self) -> Flow {
-        self.waiting_since = self.ingress.io.now();
+        self.waiting_since = self.ingress.io.tick();
         if !self.input.is_empty() || self.stream.waiting() == Waiting::Octets {
             self.replies.push(&reply::EARLY_TALKER);
             return ControlFlow::Break(SessionOutcome::Abuse);
@@ -201,7 +201,7 @@ impl<I: Io, S: Sink> Session<I, S> {
     /// and one for its rate (`SESSION_MIN_RATE`, after a grace of [`SLOW_START`]).
     fn deadline(&self) -> Moment {
         let config = self.ingress.config();
-        let now = self.ingress.io.now();
+        let now = self.ingress.io.tick();
         if !self.machine.is_in_body() {
             return self.waiting_since.after(config.command_timeout);
         }
@@ -218,7 +218,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         let is_in_body = self.machine.is_in_body();
         if !is_in_body {
             self.next_buffer = Size::Command;
-            self.waiting_since = self.ingress.io.now();
+            self.waiting_since = self.ingress.io.tick();
         } else if filled.spare() == 0 {
             self.next_buffer = self.next_buffer.larger();
         }
@@ -228,7 +228,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         if self.replies.is_empty() {
             return ControlFlow::Continue(());
         }
-        let by = self.ingress.io.now().after(REPLY_TIMEOUT);
+        let by = self.ingress.io.tick().after(REPLY_TIMEOUT);
         let (result, octets) = self.stream.send_octets(self.replies.take(), by).await;
         self.replies.give_back(octets);
         match result {
@@ -320,7 +320,7 @@ impl<I: Io, S: Sink> Session<I, S> {
             Ok(form) => {
                 let fields = self.ingress.fields(&self.peer, &self.machine, envelope);
                 self.body.begin(form, fields);
-                self.waiting_since = self.ingress.io.now();
+                self.waiting_since = self.ingress.io.tick();
                 Answer::Open(form)
             }
             Err(reply) => {
@@ -363,7 +363,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         let ended = self.ingress.io.now();
         let verdict = self.verdict().await;
         let delay = self.ingress.io.now().since(ended);
-        self.waiting_since = self.ingress.io.now();
+        self.waiting_since = self.ingress.io.tick();
         if let Some(envelope) = self.envelope.take() {
             self.ingress.meter(|meter| {
                 meter.messages_received[self.peer.listener] += 1;

@@ -53,6 +53,10 @@ pub trait Io: Clone + 'static {
     /// The monotonic clock.
     fn now(&self) -> Moment;
 
+    /// The monotonic clock as of the last tick, at most [`TICK`](crate::limits::TICK) late: for deadlines, which are
+    /// no finer. Costs a load.
+    fn tick(&self) -> Moment;
+
     /// The wall clock, in milliseconds since the Unix epoch: for dates in headers, logs and on disk, never for waits.
     fn unix_ms(&self) -> u64;
 
@@ -89,6 +93,9 @@ pub trait Stream: 'static {
 
     /// Marks whether a pause in receiving may be cut short when the worker drains (nobody's transaction is open).
     fn set_interruptible(&self, interruptible: bool);
+
+    /// What is sent next is the last: it goes out together with the end, when the stream is dropped.
+    fn hold_for_close(&self);
 
     /// Ends our side: the peer reads what was sent, and then the end.
     fn finish_sending(&self);

@@ -215,6 +215,10 @@ impl Io for World {
         Moment(self.inner.now.get())
     }
 
+    fn tick(&self) -> Moment {
+        self.now()
+    }
+
     fn unix_ms(&self) -> u64 {
         1_790_000_000_000 + self.inner.now.get() / 1000
     }
@@ -449,6 +453,8 @@ impl Stream for SimStream {
     }
 
     fn set_interruptible(&self, _interruptible: bool) {}
+
+    fn hold_for_close(&self) {}
 
     fn finish_sending(&self) {
         if self.outgoing.ended.get().is_none() {

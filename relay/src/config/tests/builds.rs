@@ -131,3 +131,9 @@ fn without_a_gate_auto_says_so_and_off_does_not() {
     assert!(says("auto"));
     assert!(!says("off"));
 }
+
+#[test]
+fn of_a_wrong_value_nothing_more_is_said() {
+    let mistake = started(&[("TLS_VERIFY", "x")]).without(BARE).mistake();
+    assert!(mistake.contains("expected none, may, encrypt, "), "{mistake}");
+}

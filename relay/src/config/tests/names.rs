@@ -1,6 +1,6 @@
 //! Misspelled names stop the start; the names of others never do.
 
-use super::super::names::{is_misspelled, nearest};
+use super::super::names::{advice, is_misspelled};
 use super::started;
 
 #[test]
@@ -72,7 +72,7 @@ fn what_belongs_to_others_is_left_alone() {
         CLIENT_ID CLIENT_SECRET DATA_DIR COMMAND STATE BARE RELAY RELAY_PORT RELAY_USER MESSAGE MYHOSTNAME POSTFIX_myhostname \
         OPENDKIM_KEY GITHUB_ACTIONS CI BUILD_NUMBER SSL_CERT SSL_KEY SSLKEYLOGFILE GODEBUG JAVA_OPTS PYTHONPATH NPM_TOKEN";
     for name in foreign.split_whitespace() {
-        assert!(!is_misspelled(name, "x"), "{name} is not ours (nearest {})", nearest(name));
+        assert!(!is_misspelled(name, "x"), "{name} is not ours (nearest {:?})", advice(name));
     }
     for (name, value) in [
         ("UPSTREAM_PORT", "tcp://10.3.2.1:25"),
@@ -86,8 +86,11 @@ fn what_belongs_to_others_is_left_alone() {
 
 #[test]
 fn an_unknown_name_on_the_command_line_stops_the_start_whatever_it_is() {
-    let mistake = started(&[]).set("PATH=/bin").mistake();
-    assert!(mistake.starts_with("PATH (--set PATH): no such variable; the nearest is "), "{mistake}");
+    assert_eq!(started(&[]).set("FOO=/bin").mistake(), "FOO (--set FOO): no such variable");
+    assert_eq!(
+        started(&[]).set("xpd=off").mistake(),
+        "xpd (--set xpd): no such variable; the nearest is XDP"
+    );
     assert_eq!(started(&[]).set("RECIPIENTS_MAX").mistake(), "RECIPIENTS_MAX: expected --set NAME=VALUE");
 }
 

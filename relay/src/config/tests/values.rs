@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+
 use super::super::variables::VARIABLES;
 use super::started;
 
@@ -376,5 +378,33 @@ fn every_variable_is_looked_at() {
     let effective = started(&[]).loaded().effective;
     for variable in VARIABLES {
         assert!(effective.text(variable).is_some(), "{} is never read", variable.name);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_value_whatever_panics_or_reaches_the_terminal_raw(
+        at in 0..VARIABLES.len(),
+        value in prop_oneof!["\\PC{0,60}", any::<String>(), "[0-9a-z:./@, \\[\\]%-]{0,60}"],
+        build in prop_oneof![Just(super::BARE), Just(super::Features::ALL)],
+    ) {
+        let value = value.replace('\0', "");
+        let given = started(&[(VARIABLES[at].name, &value)]).without(build);
+        let printed = match given.load() {
+            Ok(loaded) => {
+                let toml = loaded.effective.toml();
+                prop_assert!(toml.parse::<toml::Table>().is_ok(), "{}", toml);
+                loaded.warnings.iter().map(|warning| format!("{warning}")).collect::<Vec<_>>()
+            }
+            Err(refused) => refused.mistakes.iter().map(|mistake| format!("{mistake}")).collect(),
+        };
+        prop_assert!(printed.iter().all(|line| !line.chars().any(char::is_control)), "{:?}", printed);
+    }
+
+    #[test]
+    fn no_file_whatever_panics(text in prop_oneof![any::<String>(), "([a-z_]{1,9} = [\"\\[\\]0-9a-z{}, ]{0,9}\n?){0,5}"]) {
+        let path = std::path::Path::new("x.toml");
+        let (_, mistakes) = super::super::file::entries(path, &text);
+        prop_assert!(mistakes.iter().all(|mistake| !mistake.to_string().chars().any(char::is_control)));
     }
 }
