@@ -1,6 +1,7 @@
 //! Newtypes for the numbers that must not be mistaken for one another.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A number of octets: sizes on the wire and in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -9,6 +10,27 @@ pub struct Octets(pub u64);
 impl fmt::Display for Octets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// A point of the monotonic clock: microseconds since the process started (virtual in the simulation).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// Later than every moment that will be seen.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// This moment and a wait after it, at most [`Self::NEVER`].
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// The time from an earlier moment to this one; zero if that one is not earlier.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 }
 
@@ -39,13 +61,13 @@ impl fmt::Display for SessionId {
 
 /// One message on its way, unique across restarts; the id in `Received:`, in the logs and in `queued as`.
 ///
-/// Fifteen characters of base 32 without vowels to mistake: 75 of its bits, the start of the process, the
+/// Fifteen characters of base 32 (no A, E, I, O): 75 bits, the start of the process, the
 /// worker and a counter. Built by [`QueueIds`] only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(u128);
 
 impl QueueId {
-    const DIGITS: &[u8; 32] = b"0123456789BCDFGHJKLMNPQRSTVWXYZb";
+    const DIGITS: &[u8; 32] = b"0123456789BCDFGHJKLMNPQRSTUVWXYZ";
     /// Characters of an id as text.
     pub const CHARS: usize = 15;
 
@@ -113,7 +135,7 @@ impl QueueIds {
     /// The next id. The counter carries into the worker and start bits only after 2^24 messages, where the
     /// start is moved on by one millisecond instead: ids stay unique as long as a process makes fewer than
     /// 2^24 messages a millisecond.
-    pub fn next(&mut self) -> QueueId {
+    pub fn issue(&mut self) -> QueueId {
         if self.next >> 24 != 0 {
             self.next = 0;
             self.base = (self.base + (1 << 34)) & ((1 << 75) - 1);
@@ -131,8 +153,8 @@ mod tests {
     #[test]
     fn queue_ids_are_unique_and_read_back() {
         let mut ids = QueueIds::new(1_790_000_000_000, WorkerId(3));
-        let first = ids.next();
-        let second = ids.next();
+        let first = ids.issue();
+        let second = ids.issue();
         assert_ne!(first, second);
         assert_eq!(QueueId::parse(&first.to_string()), Some(first));
         assert_eq!(QueueId::from_bits(second.to_bits()), Some(second));
@@ -143,10 +165,10 @@ mod tests {
     #[test]
     fn ids_stay_unique_past_the_counter() {
         let mut ids = QueueIds::new(1, WorkerId(0));
-        let first = ids.next();
+        let first = ids.issue();
         for _ in 0..1 << 24 {
-            ids.next();
+            ids.issue();
         }
-        assert_ne!(ids.next(), first);
+        assert_ne!(ids.issue(), first);
     }
 }

@@ -1,0 +1,80 @@
+//! Whether an upstream is worth trying: a breaker with one probe at a time.
+//!
+//! Pure: time is an argument. The wait doubles with each failure in a row; while it lasts nobody tries, after it one
+//! transaction probes and the others are told at once.
+
+use std::time::Duration;
+
+use crate::units::Moment;
+
+/// What is known of an upstream.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Health {
+    failures: u32,
+    down_until: Moment,
+    is_probed: bool,
+}
+
+/// First wait after a failure.
+const WAIT_MIN: Duration = Duration::from_millis(100);
+/// Longest wait between two probes.
+const WAIT_MAX: Duration = Duration::from_secs(15);
+
+impl Health {
+    /// Whether a connection may be tried now. A `true` after a failure makes the caller the probe: it must report
+    /// [`Self::succeeded`] or [`Self::failed`].
+    pub fn may_try(&mut self, now: Moment) -> bool {
+        if self.failures == 0 {
+            return true;
+        }
+        let may = now >= self.down_until && !self.is_probed;
+        self.is_probed |= may;
+        may
+    }
+
+    /// A connection was made.
+    pub fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// No connection was made.
+    pub fn failed(&mut self, now: Moment) {
+        let wait = WAIT_MIN.saturating_mul(1 << self.failures.min(16)).min(WAIT_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.down_until = now.after(wait);
+        self.is_probed = false;
+    }
+
+    /// Whether the last try succeeded, or none was made.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.failures == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_probe_at_a_time_with_growing_waits() {
+        let mut health = Health::default();
+        assert!(health.may_try(Moment(0)) && health.may_try(Moment(0)));
+        health.failed(Moment(0));
+        assert!(!health.may_try(Moment(99_999)));
+        assert!(health.may_try(Moment(100_000)), "the probe");
+        assert!(!health.may_try(Moment(100_000)), "only one");
+        health.failed(Moment(100_000));
+        assert!(!health.may_try(Moment(299_999)));
+        assert!(health.may_try(Moment(300_000)));
+        health.succeeded();
+        assert!(health.is_up() && health.may_try(Moment(300_001)) && health.may_try(Moment(300_001)));
+    }
+
+    #[test]
+    fn the_wait_has_a_bound() {
+        let mut health = Health::default();
+        (0..100).for_each(|_| health.failed(Moment(0)));
+        assert!(health.may_try(Moment(0).after(WAIT_MAX)));
+    }
+}
