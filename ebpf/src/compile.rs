@@ -140,6 +140,7 @@ const _: () = assert!((Class::Submission as usize) < CLASSES_MAX);
 
 /// The key and family of an address. An IPv4-mapped IPv6 address is its IPv4 address.
 #[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "the low half is cut out")]
 pub fn key_of(address: IpAddr) -> (Family, Key) {
     match address {
         IpAddr::V4(v4) => (Family::V4, Key::v4(v4.to_bits())),
@@ -162,6 +163,7 @@ pub fn address_of(source: Address) -> IpAddr {
 
 /// An address as a map's key, an event or a flow holds it.
 #[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "the low half is cut out")]
 pub fn bits_of_address(address: IpAddr) -> Address {
     let bits = match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -494,7 +496,7 @@ mod tests {
             .collect();
         let units = Table::compile(&plan(nets)).unwrap().whole().unwrap();
         for bit in 0..128u32 {
-            let address = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX / 3 ^ 1 << (127 - bit)));
+            let address = IpAddr::V6(Ipv6Addr::from_bits((u128::MAX / 3) ^ (1 << (127 - bit))));
             assert_eq!(look_up(&units, address), Some(u16::try_from(bit).unwrap()));
         }
     }
