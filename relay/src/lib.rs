@@ -7,5 +7,6 @@ pub mod limits;
 pub mod units;
 pub mod policy;
 pub mod io;
+pub mod spool;
 pub mod ingress;
 pub mod egress;

@@ -1,0 +1,4 @@
+//! The spool.
+pub mod record;
+pub mod entry;
+mod wire;
