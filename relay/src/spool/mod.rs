@@ -1,4 +1,45 @@
-//! The spool.
-pub mod record;
+//! The spool: messages that the relay has taken custody of, on stable storage.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`record`], [`entry`] | records, envelopes and states as octets on disk: pure |
+//! | `segment` | which segments are used, spare, or may be used again |
+//! | `log`, `batch`, `draft` | one log per worker, natural group commit |
+//! | `keep` | segments made ahead, retired and emptied; long-deferred messages moved to files of their own |
+//! | `read` | messages back from the disk |
+//! | [`recover`], `scan` | taking over at start, and `queue fsck` |
+//! | [`schedule`] | what is due: pure |
+//!
+//! **Layout of the directory** (mode 0700): `format-1`; `segments/NNNNNNNN.seg`, the logs; `archive/ID.msg`, one message
+//! each; `quarantine/`, octets that should have been records.
+//!
+//! **What holds.** A [`Receipt`] exists only for a message whose record is on stable storage. A message that has one is in
+//! the index or is settled, and after a restart it is found again unless it was settled. A message that is settled may come
+//! back after a crash only if its tombstone was not on the disk yet: delivered twice, never lost.
+//!
+//! What it must not do: speak SMTP, decide routes, read a clock, or build notices.
+
 pub mod entry;
+pub mod record;
+pub mod recover;
+
+mod batch;
+mod draft;
+mod index;
+mod keep;
+mod ledger;
+mod log;
+mod payload;
+mod read;
+mod scan;
+mod segment;
 mod wire;
+
+pub use batch::{Next, Receipt, Refusal, Ticket};
+pub use draft::Draft;
+pub use index::{Keys, Summary};
+pub use log::{Counters, Health, Spool, Terms};
+pub use read::{Body, Message, ReadFault};
+pub use recover::{Recovered, Report, Setup, Shard, Touch, recover};
+pub use scan::Damage;
+pub use segment::{Catalogue, Geometry};

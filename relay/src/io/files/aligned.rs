@@ -90,6 +90,12 @@ impl From<&[u8]> for Aligned {
     }
 }
 
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl Deref for Aligned {
     type Target = [u8];
 

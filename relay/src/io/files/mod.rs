@@ -12,6 +12,7 @@ pub mod blocking;
 pub mod ring;
 //SIM
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub use aligned::{Aligned, BLOCK_OCTETS};
 
 /// A directory tree that a spool lives in. Cloned freely; one per thread.
-pub trait Files: Clone + 'static {
+pub trait Files: Clone + fmt::Debug + 'static {
     /// An open file.
     type File: File;
 
@@ -68,7 +69,7 @@ pub trait Files: Clone + 'static {
 }
 
 /// An open file. Closed when dropped.
-pub trait File: 'static {
+pub trait File: fmt::Debug + 'static {
     /// Writes `octets[start..]` at `at`; says how many of them are on stable storage now. That may be fewer than were
     /// given; zero stands for a file that takes no more.
     ///
