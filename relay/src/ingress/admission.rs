@@ -37,7 +37,12 @@ impl Admission {
     ///
     /// # Errors
     /// Which of the two bounds is reached.
-    pub fn admit(self: &Arc<Self>, client: IpAddr, process_max: u32, client_max: u32) -> Result<Admitted, Full> {
+    pub fn admit(
+        self: &Arc<Self>,
+        client: IpAddr,
+        process_max: u32,
+        client_max: u32,
+    ) -> Result<Admitted, Full> {
         let client = whole_client(client);
         if self.open.fetch_add(1, Ordering::Relaxed) >= process_max {
             self.open.fetch_sub(1, Ordering::Relaxed);
@@ -98,7 +103,11 @@ mod tests {
         assert_eq!(admission.admit(ip("2001:db8::2"), 3, 2).unwrap_err(), Full::Process);
         drop(first);
         let _fourth = admission.admit(ip("2001:db8::ffff"), 3, 2).unwrap();
-        assert_eq!(admission.admit(ip("2001:db8::2"), 9, 2).unwrap_err(), Full::Client, "one /64 is one client");
+        assert_eq!(
+            admission.admit(ip("2001:db8::2"), 9, 2).unwrap_err(),
+            Full::Client,
+            "one /64 is one client"
+        );
         assert_eq!(admission.open(), 3);
     }
 }

@@ -84,8 +84,8 @@ pub(super) enum Effect {
     State { id: QueueId, due_s: u32, attempts: u16, held: bool },
     /// A chunk has its place.
     Chunk(Rc<Cell<Option<Place>>>),
-    /// A message with a file of its own is settled: that file, of so many octets, can go.
-    Archived(QueueId, u64),
+    /// A message is settled: what it had on the disk is not needed any more. `file`: octets of a file of its own.
+    Done { slot: Slot, parts: Vec<Place>, file: Option<u64> },
     /// Nothing that the index knows of.
     Nothing,
 }
@@ -112,13 +112,7 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn new(octets: Aligned) -> Self {
-        Self {
-            octets,
-            entries: Vec::new(),
-            tombstones: BTreeSet::new(),
-            messages: 0,
-            outcome: Rc::default(),
-        }
+        Self { octets, entries: Vec::new(), tombstones: BTreeSet::new(), messages: 0, outcome: Rc::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -183,13 +177,6 @@ pub struct Ticket {
 impl Ticket {
     pub(super) fn new(outcome: &Rc<Outcome>) -> Self {
         Self { outcome: Rc::clone(outcome), place: None }
-    }
-
-    /// One that has its answer.
-    pub(super) fn answered(result: Result<(), Refusal>) -> Self {
-        let outcome = Outcome::default();
-        outcome.resolve(result);
-        Self { outcome: Rc::new(outcome), place: None }
     }
 
     /// Waits, for a message's receipt.

@@ -206,7 +206,8 @@ impl Index {
     pub(super) fn remove(&mut self, id: QueueId) -> Option<(Slot, Vec<Place>)> {
         let packed = pack(id);
         let slots = &self.slots;
-        let found = self.by_id.find_entry(self.hasher.hash_one(packed), |&at| slots[at as usize].id == packed);
+        let found =
+            self.by_id.find_entry(self.hasher.hash_one(packed), |&at| slots[at as usize].id == packed);
         let (at, _) = found.ok()?.remove();
         let slot = self.slots[at as usize];
         self.slots[at as usize].id = EMPTY;
@@ -217,9 +218,11 @@ impl Index {
 
     /// All messages, with their chunks.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Slot, &[Place])> {
-        self.slots.iter().zip(0u32..).filter(|(slot, _)| slot.id != EMPTY).map(|(slot, at)| {
-            (slot, self.parts.get(&at).map_or(&[][..], Vec::as_slice))
-        })
+        self.slots
+            .iter()
+            .zip(0u32..)
+            .filter(|(slot, _)| slot.id != EMPTY)
+            .map(|(slot, at)| (slot, self.parts.get(&at).map_or(&[][..], Vec::as_slice)))
     }
 
     /// All messages, without reading any.

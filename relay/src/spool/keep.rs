@@ -119,7 +119,9 @@ impl<F: Files> Spool<F> {
         }
         let tail: Vec<Bytes> = message.body.next().await?.into_iter().collect();
         let parts = draft.settle_chunks().await?;
-        self.inner.room_for(payload::octets_max(&message.entry) + tail.iter().map(Bytes::len).sum::<usize>()).await;
+        self.inner
+            .room_for(payload::octets_max(&message.entry) + tail.iter().map(Bytes::len).sum::<usize>())
+            .await;
         let mut desk = self.inner.desk.borrow_mut();
         if !desk.ledger.steady(id).is_some_and(|slot| slot.stands_as(read)) {
             drop(desk);
@@ -157,7 +159,13 @@ impl<F: Files> Spool<F> {
         let files = &self.inner.files;
         files.remove(&draft).await.map_err(|_error| Stays)?;
         files.make(&draft, octets, length).await.map_err(|_error| Stays)?;
-        files.rename(&draft, &path).await.map_err(|_error| Stays)?;
+        if files.rename(&draft, &path).await.is_err() {
+            // Whether the name has changed is unknown.
+            if files.remove(&path).await.is_err() {
+                self.inner.desk.borrow_mut().ledger.stray.insert(id);
+            }
+            return Err(Stays);
+        }
         let mut desk = self.inner.desk.borrow_mut();
         // Settled meanwhile: the tombstone sees to it that the file goes again.
         let Some(now) = desk.ledger.index.get(id).copied() else { return Ok(()) };

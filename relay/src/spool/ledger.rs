@@ -2,9 +2,10 @@
 //!
 //! Invariant: a segment is held by this worker exactly while `known` has it, and `known` counts the records there that
 //! the index points to, plus one while the worker writes it, plus one for each archive file whose removal a tombstone in
-//! it still speaks about, plus the chunks of drafts.
+//! it still speaks about, plus the chunks of drafts. A message that is settled keeps what it has on the disk until its
+//! tombstone is there: a crash before that brings it back with its latest state, not an older one.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::batch::{Effect, Next};
@@ -45,6 +46,8 @@ pub(super) struct Ledger {
     stating: HashMap<QueueId, u32>,
     /// The message whose archive file is being made.
     pub(super) archiving: Option<QueueId>,
+    /// Messages that may have a file of their own though the disk said that making it failed.
+    pub(super) stray: HashSet<QueueId>,
     /// Octets of the bodies in the index.
     pub(super) body_octets: u64,
 }
@@ -68,6 +71,7 @@ impl Ledger {
             unlinks: unlinks.to_vec(),
             stating: HashMap::new(),
             archiving: None,
+            stray: HashSet::new(),
             body_octets,
         };
         for (slot, parts) in index.iter() {
@@ -103,7 +107,10 @@ impl Ledger {
     /// The closed segments of which little is live.
     pub(super) fn sparse(&self, active: UseId) -> Vec<UseId> {
         let candidates = self.known.values().map(|known| &known.segment);
-        candidates.filter(|segment| segment.id != active && segment.is_sparse()).map(|segment| segment.id).collect()
+        candidates
+            .filter(|segment| segment.id != active && segment.is_sparse())
+            .map(|segment| segment.id)
+            .collect()
     }
 
     fn pin_in(&mut self, segment: &Arc<Segment>, octets: u64) {
@@ -171,19 +178,15 @@ impl Ledger {
         }
         let (slot, parts) = self.index.remove(id)?;
         self.body_octets -= u64::from(slot.octets);
-        for &place in [slot.place, slot.state].iter().chain(&parts) {
-            self.unpin(place);
-        }
         let archived = slot.place.segment == ARCHIVED;
-        let effect = if archived {
+        let file = if archived {
             let end = slot.place.offset() + slot.place.record_octets();
-            Effect::Archived(id, end.next_multiple_of(BLOCK_OCTETS as u64))
-        } else if self.archiving == Some(id) {
-            Effect::Archived(id, 0)
+            Some(end.next_multiple_of(BLOCK_OCTETS as u64))
         } else {
-            Effect::Nothing
+            (self.archiving == Some(id) || self.stray.contains(&id)).then_some(0)
         };
-        Some((effect, if archived { slot.shadow } else { slot.place.segment }))
+        let speaks_of = if archived { slot.shadow } else { slot.place.segment };
+        Some((Effect::Done { slot, parts, file }, speaks_of))
     }
 
     /// A record stands on the disk: here is what that means.
@@ -221,10 +224,16 @@ impl Ledger {
                     self.pin_in(segment, place.record_octets());
                 }
             }
-            Effect::Archived(id, octets) => {
-                self.pin_in(segment, 0);
-                self.unlinks.push(Unlink { id, octets, tombstone: segment.id });
-                self.catalogue.wake();
+            Effect::Done { slot, parts, file } => {
+                if let (Some(octets), Some(id)) = (file, slot.id()) {
+                    self.pin_in(segment, 0);
+                    self.unlinks.push(Unlink { id, octets, tombstone: segment.id });
+                    self.stray.remove(&id);
+                    self.catalogue.wake();
+                }
+                for &place in [slot.place, slot.state].iter().chain(&parts) {
+                    self.unpin(place);
+                }
             }
             Effect::Nothing => {}
         }
@@ -239,7 +248,7 @@ impl Ledger {
             }
             Effect::Moved { parts, .. } => parts.into_iter().for_each(|part| self.unpin(part)),
             Effect::State { id, .. } => self.stated(id),
-            Effect::Chunk(_) | Effect::Archived(..) | Effect::Nothing => {}
+            Effect::Chunk(_) | Effect::Done { .. } | Effect::Nothing => {}
         }
     }
 

@@ -118,7 +118,8 @@ pub struct Counters {
 
 impl Default for Counters {
     fn default() -> Self {
-        let sync_micros = Histogram::new(2).unwrap_or_else(|_| unreachable!("two digits are always possible"));
+        let sync_micros =
+            Histogram::new(2).unwrap_or_else(|_| unreachable!("two digits are always possible"));
         Self {
             batch_messages: sync_micros.clone(),
             sync_micros,
@@ -127,6 +128,14 @@ impl Default for Counters {
             messages_moved: 0,
             messages_archived: 0,
         }
+    }
+}
+
+impl Counters {
+    fn count(&mut self, micros: u128, messages: u32, result: Result<(), Refusal>) {
+        self.sync_micros.saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
+        self.batch_messages.saturating_record(u64::from(messages));
+        self.write_failures += u64::from(result.is_err());
     }
 }
 
@@ -184,7 +193,11 @@ impl<F: Files> Spool<F> {
         let here = desk.active.as_ref().map_or(0, |active| active.segment.octets - active.at);
         let needed = octets + desk.filling.octets.len() as u64 + ROOM_RESERVE_OCTETS;
         // What fits into the segment that is open does not touch what is kept back.
-        if needed <= here || needed <= self.inner.catalogue.octets_free() { Ok(()) } else { Err(Refusal::Full) }
+        if needed <= here || needed <= self.inner.catalogue.octets_free() {
+            Ok(())
+        } else {
+            Err(Refusal::Full)
+        }
     }
 
     /// Makes a message durable. The body's octets are copied once, into the batch.
@@ -212,24 +225,25 @@ impl<F: Files> Spool<F> {
     }
 
     /// Writes that a message is settled: delivered, returned, deleted. It is out of the index at once; the ticket resolves
-    /// when no restart can bring it back. Order is the caller's duty: the upstream's 250, or the notice's receipt, comes
-    /// before this.
-    pub fn settle(&self, id: QueueId) -> Ticket {
+    /// when no restart can bring it back. `None`: there is no such message (any more). Order is the caller's duty: the
+    /// upstream's 250, or the notice's receipt, comes before this.
+    pub fn settle(&self, id: QueueId) -> Option<Ticket> {
         let mut desk = self.inner.desk.borrow_mut();
-        let Some((effect, speaks_of)) = desk.ledger.settle(id) else { return Ticket::answered(Ok(())) };
+        let (effect, speaks_of) = desk.ledger.settle(id)?;
         desk.filling.tombstones.insert(speaks_of);
         let header = self.inner.header(&mut desk, Kind::Done, Some(id));
-        desk.append(header, effect, |_| {})
+        Some(desk.append(header, effect, |_| {}))
     }
 
     /// Writes the state of a message after an attempt, or after an operator's word. The last one written counts.
-    pub fn update(&self, id: QueueId, state: &State) -> Ticket {
+    /// `None`: there is no such message (any more).
+    pub fn update(&self, id: QueueId, state: &State) -> Option<Ticket> {
         let mut desk = self.inner.desk.borrow_mut();
         if !desk.ledger.expect_state(id) {
-            return Ticket::answered(Ok(()));
+            return None;
         }
         let header = self.inner.header(&mut desk, Kind::State, Some(id));
-        desk.append(header, state_effect(id, state), |out| state.encode(out))
+        Some(desk.append(header, state_effect(id, state), |out| state.encode(out)))
     }
 
     /// The messages that became durable since this was last asked and are to be scheduled.
@@ -309,12 +323,7 @@ impl<F: Files> Spool<F> {
             let start = (self.inner.clock)();
             let result = self.inner.store(&mut batch).await;
             let micros = (self.inner.clock)().since(start).as_micros();
-            let counters = &mut self.inner.desk.borrow_mut().counters;
-            counters.sync_micros.saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
-            counters.batch_messages.saturating_record(u64::from(batch.messages));
-            if result.is_err() {
-                counters.write_failures += 1;
-            }
+            self.inner.desk.borrow_mut().counters.count(micros, batch.messages, result);
             self.inner.finish(batch, result);
         }
     }

@@ -24,6 +24,8 @@ pub mod record;
 pub mod recover;
 
 mod batch;
+#[cfg(test)]
+mod crash;
 mod draft;
 mod index;
 mod keep;

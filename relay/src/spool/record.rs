@@ -217,8 +217,6 @@ pub(super) mod switches {
         NoChecksums,
         /// Segments are used again without a new epoch.
         SameEpoch,
-        /// A message counts as done before it is delivered.
-        DoneBeforeDelivery,
         /// A segment with tombstones does not wait for the segments that they speak about.
         ForgottenTombstones,
     }

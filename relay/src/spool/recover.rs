@@ -202,7 +202,8 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
     /// The name of a file says which format the spool has; the oldest there is.
     async fn check_format(&mut self) -> Result<(), RecoverFault> {
         let found = self.list(Path::new("")).await?;
-        let formats = found.iter().filter_map(|found| found.name.to_str()?.strip_prefix(FORMAT_NAME)?.parse().ok());
+        let formats =
+            found.iter().filter_map(|found| found.name.to_str()?.strip_prefix(FORMAT_NAME)?.parse().ok());
         let newest: u16 = formats.max().unwrap_or(0);
         if newest > FORMAT {
             return Err(RecoverFault::Newer(newest));

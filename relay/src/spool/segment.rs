@@ -47,7 +47,12 @@ impl Geometry {
         let segment_octets = segment_octets - segment_octets % BLOCK_OCTETS as u64;
         let part = usize::try_from(segment_octets / 4).unwrap_or(BATCH_OCTETS_MAX);
         let batch_octets = part.min(BATCH_OCTETS_MAX);
-        Self { segment_octets, batch_octets, chunk_octets: (batch_octets / 2).min(CHUNK_OCTETS_MAX), spares: 1 }
+        Self {
+            segment_octets,
+            batch_octets,
+            chunk_octets: (batch_octets / 2).min(CHUNK_OCTETS_MAX),
+            spares: 1,
+        }
     }
 
     /// Octets of the longest payload that fits a segment.
@@ -453,8 +458,7 @@ mod tests {
     use super::*;
 
     fn catalogue() -> Catalogue {
-        let geometry =
-            Geometry { segment_octets: 65536, batch_octets: 8192, chunk_octets: 2048, spares: 1 };
+        let geometry = Geometry { segment_octets: 65536, batch_octets: 8192, chunk_octets: 2048, spares: 1 };
         Catalogue::new(Path::new("spool"), geometry, 1, 10 * 65536)
     }
 

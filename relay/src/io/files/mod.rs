@@ -10,7 +10,7 @@
 pub mod aligned;
 pub mod blocking;
 pub mod ring;
-//SIM
+pub mod sim;
 
 use std::fmt;
 use std::future::Future;

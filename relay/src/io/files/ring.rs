@@ -179,10 +179,7 @@ pub(super) fn space(path: &Path) -> io::Result<Space> {
         found.assume_init()
     };
     let unit = found.f_frsize;
-    Ok(Space {
-        total: unit.saturating_mul(found.f_blocks),
-        available: unit.saturating_mul(found.f_bavail),
-    })
+    Ok(Space { total: unit.saturating_mul(found.f_blocks), available: unit.saturating_mul(found.f_bavail) })
 }
 
 #[cfg(test)]
