@@ -243,12 +243,12 @@ impl Index {
 
 /// An id in twelve octets instead of sixteen: it has 75 bits.
 #[allow(clippy::cast_possible_truncation, reason = "each shift leaves the 32 bits that are meant")]
-fn pack(id: QueueId) -> [u32; 3] {
+pub(super) fn pack(id: QueueId) -> [u32; 3] {
     let bits = id.to_bits();
     [bits as u32, (bits >> 32) as u32, (bits >> 64) as u32]
 }
 
-fn unpack(id: [u32; 3]) -> Option<QueueId> {
+pub(super) fn unpack(id: [u32; 3]) -> Option<QueueId> {
     QueueId::from_bits(u128::from(id[0]) | u128::from(id[1]) << 32 | u128::from(id[2]) << 64)
 }
 

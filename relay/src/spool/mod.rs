@@ -22,6 +22,7 @@
 pub mod entry;
 pub mod record;
 pub mod recover;
+pub mod schedule;
 
 mod batch;
 #[cfg(test)]
@@ -35,6 +36,8 @@ mod payload;
 mod read;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use batch::{Next, Receipt, Refusal, Ticket};
@@ -42,6 +45,6 @@ pub use draft::Draft;
 pub use index::{Keys, Summary};
 pub use log::{Counters, Health, Spool, Terms};
 pub use read::{Body, Message, ReadFault};
-pub use recover::{Recovered, Report, Setup, Shard, Touch, recover};
+pub use recover::{RecoverFault, Recovered, Report, Setup, Shard, Touch, recover};
 pub use scan::Damage;
 pub use segment::{Catalogue, Geometry};

@@ -354,18 +354,19 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
         let before = self.report.damage.len();
         self.scan(&used.file, log_start(used.spare), used.spare.octets, id).await?;
         if self.setup.touch == Touch::Tidy {
-            for damage in self.report.damage[before..].to_vec() {
-                self.quarantine(&used.file, &damage).await;
+            for at in before..self.report.damage.len() {
+                self.quarantine(&used.file, at).await;
             }
         }
         Ok(())
     }
 
     /// Copies damaged octets aside before their segment is used again. Best effort.
-    async fn quarantine(&mut self, file: &F::File, damage: &Damage) {
-        if self.report.damage.len() > QUARANTINED_MAX {
+    async fn quarantine(&self, file: &F::File, which: usize) {
+        if which >= QUARANTINED_MAX {
             return;
         }
+        let damage = &self.report.damage[which];
         let from = damage.from - damage.from % BLOCK_OCTETS as u64;
         let length = usize::try_from((damage.to - from).min(QUARANTINED_OCTETS_MAX)).unwrap_or(0);
         let mut octets = Aligned::with_capacity(length);

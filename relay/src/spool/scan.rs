@@ -113,7 +113,7 @@ impl<'f, T: File> Scanner<'f, T> {
     /// Goes on at the next block after something that is not a record.
     fn pass(&mut self, id: Option<QueueId>) {
         let block = BLOCK_OCTETS as u64;
-        let is_padding = self.at % block != 0 && id.is_none() && self.is_blank();
+        let is_padding = !self.at.is_multiple_of(block) && id.is_none() && self.is_blank();
         if !is_padding {
             let from = self.at;
             let damage = self.flawed.get_or_insert(Damage { segment: self.base.segment, from, to: from, id });

@@ -9,6 +9,7 @@
 
 pub mod aligned;
 pub mod blocking;
+pub mod lock;
 pub mod ring;
 pub mod sim;
 

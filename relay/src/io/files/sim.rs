@@ -72,7 +72,7 @@ pub struct Entropy(pub u64);
 
 impl Entropy {
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -81,12 +81,12 @@ impl Entropy {
 
     /// A number below a bound; 0 for the bound 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % (bound.max(1) as u64)).unwrap_or(0)
+        usize::try_from(self.draw() % (bound.max(1) as u64)).unwrap_or(0)
     }
 
     /// True so many times of a thousand.
     pub fn chance(&mut self, of_thousand: u32) -> bool {
-        self.next() % 1000 < u64::from(of_thousand)
+        self.draw() % 1000 < u64::from(of_thousand)
     }
 }
 
@@ -136,7 +136,7 @@ impl SimDisk {
         let copies: BTreeMap<*const RefCell<Vec<u8>>, Octets> =
             world.files.values().map(|octets| (Rc::as_ptr(octets), copy(octets))).collect();
         let mut after = World {
-            entropy: Entropy(entropy.next()),
+            entropy: Entropy(entropy.draw()),
             faults: Faults::default(),
             directories: world.directories.clone(),
             files: world
