@@ -20,6 +20,8 @@ pub const AUTH_LINE_OCTETS_MAX: usize = 12_288;
 pub const REPLY_LINE_OCTETS_MAX: usize = 2048;
 /// Lines of one upstream reply that are kept; more lines are a violation.
 pub const REPLY_LINES_MAX: usize = 128;
+/// Pieces that one look at a body may make: as many as one `writev` takes.
+pub const BODY_PIECES_MAX: usize = 1024;
 /// Octets of replies gathered for one client before they must be sent.
 pub const REPLY_BUFFER_OCTETS_MAX: usize = 32 * 1024;
 
@@ -34,6 +36,8 @@ pub const DSN_PARAMETER_OCTETS_MAX: usize = 500;
 
 /// Octets of a header section that are held back while it is judged; a longer one is refused.
 pub const HEADER_SECTION_OCTETS_MAX: usize = 256 * 1024;
+/// Octets allowed for the header fields that we add to a message, where its size is declared upstream.
+pub const TRACE_OCTETS: u64 = 1024;
 /// Octets of body at which the upstream is claimed even though the header section goes on.
 pub const UPSTREAM_CLAIM_OCTETS: usize = 16 * 1024;
 
@@ -68,8 +72,90 @@ pub const UPSTREAM_WAIT_MAX: Duration = Duration::from_secs(30);
 pub const UPSTREAM_RSET_AFTER: Duration = Duration::from_secs(5);
 /// Addresses of one upstream name that are kept.
 pub const UPSTREAM_ADDRESSES_MAX: usize = 100;
+/// How long a client may take to accept our replies.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// After a last reply: how long, and how many octets, a client may still talk before the connection is closed on it.
+pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// See [`FAREWELL_TIMEOUT`].
+pub const FAREWELL_OCTETS_MAX: usize = 1024 * 1024;
+/// How long a message may come slower than `SESSION_MIN_RATE`.
+pub const SLOW_START: Duration = Duration::from_secs(10);
+/// Connections that the kernel keeps for each listening socket until they are accepted.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Clients whose rate one worker remembers; of more the longest unseen are forgotten.
+pub const CLIENT_RATES_MAX: usize = 64 * 1024;
+/// How long the end of the process waits for the log's target.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an upstream has to answer QUIT.
+pub const UPSTREAM_QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `stop` waits for open transactions.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Upstreams that the metrics tell apart; further ones share the name `other`.
+pub const UPSTREAMS_METERED_MAX: usize = 64;
+/// Orders of the control plane that may wait for one worker.
+pub const WORKER_ORDERS_MAX: usize = 16;
+/// How long a worker may take to answer an order that needs no waiting; past it the worker counts as stuck.
+pub const WORKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Octets of the configuration file, and of a file that a variable names.
+pub const CONFIG_FILE_OCTETS_MAX: u64 = 64 * 1024 * 1024;
+/// Wrong items of one list that are named; more are counted.
+pub const CONFIG_ITEM_MISTAKES_MAX: usize = 20;
+
+/// Connections to the admin listeners that are served at once.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Octets of the head of an admin request.
+pub const ADMIN_REQUEST_OCTETS_MAX: usize = 16 * 1024;
+/// Time that an admin client has for the head of its next request.
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections to the control socket that are served at once; those that wait for a stop do not count.
+pub const CONTROL_CONNECTIONS_MAX: usize = 16;
+/// Octets of a request on the control socket, line feed included.
+pub const CONTROL_LINE_OCTETS_MAX: usize = 16 * 1024;
+/// Time that a client of the control socket has for its request, and to take its answer.
+pub const CONTROL_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Verbs that wait for the stop at once.
+pub const STOP_WAITERS_MAX: usize = 64;
+/// How often the control plane looks at the workers when nobody asks: for rates and for the watchdog.
+pub const PULSE: Duration = Duration::from_secs(5);
+/// The time over which rates are told.
+pub const RATE_WINDOW: Duration = Duration::from_secs(60);
+/// Longest time that `reload --confirm` may wait for the confirmation.
+pub const CONFIRM_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Questions of all workers that may wait for the resolver.
+pub const DNS_QUERIES_MAX: usize = 1024;
+/// Look-ups that run at once.
+pub const DNS_LOOKUPS_MAX: usize = 256;
+/// Names that a worker knows at once, for each kind of question.
+pub const DNS_CACHE_NAMES_MAX: usize = 4096;
+/// Mail exchangers of one name whose addresses are looked up.
+pub const DNS_EXCHANGERS_MAX: usize = 20;
+/// Longest wait for one answer of a name server.
+pub const DNS_QUERY_TIMEOUT: Duration = Duration::from_secs(4);
+/// Longest time of one look-up as a whole: exchangers, their addresses, all attempts.
+pub const DNS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Shortest time that an answer is used, whatever its TTL.
+pub const DNS_TTL_MIN: Duration = Duration::from_secs(5);
+/// Longest time that an answer is used, whatever its TTL.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(3600);
+/// How long "no such name" and "takes no mail" are used.
+pub const DNS_NEGATIVE_TTL: Duration = Duration::from_secs(30);
+/// How long after a passing failure the name is asked again.
+pub const DNS_TRANSIENT_TTL: Duration = Duration::from_secs(5);
+/// How long a good answer serves on while name servers fail.
+pub const DNS_STALE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Octets of one value in a log line, before escaping; what is longer is cut and marked.
+pub const LOG_VALUE_OCTETS_MAX: usize = 1024;
+/// Octets of one log line; fields that do not fit are left out and the line says so.
+pub const LOG_LINE_OCTETS_MAX: usize = 16 * 1024;
+/// Octets of log lines that one thread may have waiting; what does not fit is dropped and counted.
+pub const LOG_PENDING_OCTETS_MAX: usize = 1024 * 1024;
+/// Waiting octets at which the log's writer is woken at once.
+pub const LOG_BATCH_OCTETS: usize = 32 * 1024;
+/// How long the log's writer waits for more lines after the first.
+pub const LOG_BATCH_WAIT: Duration = Duration::from_millis(20);
 
 // A command line must fit the buffer that it is assembled in, and so must a reply line.
 const _: () = assert!(COMMAND_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
@@ -81,3 +167,13 @@ const _: () = assert!(UPSTREAM_CLAIM_OCTETS < HEADER_SECTION_OCTETS_MAX);
 const _: () = assert!(PATH_OCTETS_MAX + 2 * DSN_PARAMETER_OCTETS_MAX < COMMAND_LINE_OCTETS_MAX);
 // A slow client is put off long before a client that waits for a connection gives up.
 const _: () = assert!(UPSTREAM_HOLD_MAX.as_secs() < UPSTREAM_WAIT_MAX.as_secs());
+// A worker that answers late is known as stuck before the next look at it.
+const _: () = assert!(WORKER_ANSWER_TIMEOUT.as_secs() < PULSE.as_secs());
+// A look-up leaves room for a second attempt at a name server.
+const _: () = assert!(2 * DNS_QUERY_TIMEOUT.as_secs() < DNS_LOOKUP_TIMEOUT.as_secs());
+const _: () =
+    assert!(DNS_TTL_MIN.as_secs() < DNS_TTL_MAX.as_secs() && DNS_TTL_MAX.as_secs() < DNS_STALE_MAX.as_secs());
+// Every character of a value may become an escape of ten octets, and the value must still fit its line.
+const _: () = assert!(LOG_VALUE_OCTETS_MAX * 10 + 512 < LOG_LINE_OCTETS_MAX);
+const _: () =
+    assert!(2 * LOG_LINE_OCTETS_MAX <= LOG_BATCH_OCTETS && LOG_BATCH_OCTETS < LOG_PENDING_OCTETS_MAX);

@@ -61,13 +61,13 @@ impl fmt::Display for SessionId {
 
 /// One message on its way, unique across restarts; the id in `Received:`, in the logs and in `queued as`.
 ///
-/// Fifteen characters of base 32 without vowels to mistake: 75 of its bits, the start of the process, the
+/// Fifteen characters of base 32 (no A, E, I, O): 75 bits, the start of the process, the
 /// worker and a counter. Built by [`QueueIds`] only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(u128);
 
 impl QueueId {
-    const DIGITS: &[u8; 32] = b"0123456789BCDFGHJKLMNPQRSTVWXYZb";
+    const DIGITS: &[u8; 32] = b"0123456789BCDFGHJKLMNPQRSTUVWXYZ";
     /// Characters of an id as text.
     pub const CHARS: usize = 15;
 

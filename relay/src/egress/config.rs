@@ -1,8 +1,11 @@
 //! What the outbound side is configured by: checked values, ready to use. No behaviour.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::policy::rate::Rate;
 
@@ -13,6 +16,10 @@ pub struct Config {
     pub relay_host_name: Arc<str>,
     /// `EXT_RELAY_HOST` and `EXT_RELAY_PORT`: where mail goes.
     pub next_hop: NextHop,
+    /// `OUTGOING_SMTP_LOGIN` and `OUTGOING_SMTP_PASSWORD`; none: `OUTGOING_SMTP_AUTH=off`, or `mx`.
+    pub login: Option<Login>,
+    /// `OUTGOING_SMTP_MECHANISM`; none: the best that is offered.
+    pub mechanism: Option<Mechanism>,
     /// `DELIVERY_PATIENCE`.
     pub delivery_patience: Patience,
     /// `UPSTREAM_CONNECTIONS` per upstream, whole process; at least 1.
@@ -27,6 +34,72 @@ pub struct Config {
     pub eightbit: EightBit,
     /// `DNS_SERVERS`; empty: the system's.
     pub dns_servers: Vec<SocketAddr>,
+    /// `DKIM_DOMAIN`, `DKIM_SELECTOR` and `DKIM_KEY`.
+    pub dkim: Option<Dkim>,
+}
+
+/// The login at the upstream.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// `OUTGOING_SMTP_LOGIN`.
+    pub name: Arc<str>,
+    /// `OUTGOING_SMTP_PASSWORD`.
+    pub password: SecretString,
+    /// Whether it may be sent without TLS: `OUTGOING_SMTP_AUTH=plaintext`.
+    pub plaintext: Plaintext,
+}
+
+impl PartialEq for Login {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.plaintext == other.plaintext
+            && self.password.expose_secret() == other.password.expose_secret()
+    }
+}
+
+/// Whether the login may be sent without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plaintext {
+    /// Never.
+    Refused,
+    /// On purpose.
+    Allowed,
+}
+
+/// How the login is proved to the upstream (RFC 4422).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// RFC 4616.
+    Plain,
+    /// The old `AUTH LOGIN`.
+    Login,
+    /// RFC 2195.
+    CramMd5,
+    /// RFC 7677.
+    ScramSha256,
+    /// Google's and Microsoft's OAuth 2.0.
+    Xoauth2,
+    /// RFC 7628.
+    Oauthbearer,
+}
+
+/// What messages are signed with (RFC 6376).
+#[derive(Debug, Clone)]
+pub struct Dkim {
+    /// `DKIM_DOMAIN`.
+    pub domain: Arc<str>,
+    /// `DKIM_SELECTOR`.
+    pub selector: Arc<str>,
+    /// `DKIM_KEY`: the private key as PEM text.
+    pub key: SecretString,
+}
+
+impl PartialEq for Dkim {
+    fn eq(&self, other: &Self) -> bool {
+        self.domain == other.domain
+            && self.selector == other.selector
+            && self.key.expose_secret() == other.key.expose_secret()
+    }
 }
 
 /// Where mail goes.
@@ -48,6 +121,16 @@ pub struct UpstreamAddress {
     pub host: UpstreamHost,
     /// The port. 465 means TLS from the first octet.
     pub port: u16,
+}
+
+impl fmt::Display for UpstreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            UpstreamHost::Mx(name) => write!(f, "{name}:{}", self.port),
+            UpstreamHost::Host(name) => write!(f, "[{name}]:{}", self.port),
+            UpstreamHost::Address(address) => write!(f, "[{address}]:{}", self.port),
+        }
+    }
 }
 
 /// The host of an upstream, by how it is looked up.

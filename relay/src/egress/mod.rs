@@ -1,8 +1,233 @@
-//! Outbound: connections, their pool, the stream of a message to the upstream, and what came of it.
+//! Outbound: connections, their pools, the stream of a message to the upstream, and what came of it.
+//!
+//! [`Egress`] is one worker's outbound side: the pools of all upstreams, the routes to them, and the tick that looks
+//! after both. It mirrors `ingress`: what a client may do there, an upstream is expected to do here.
 
 pub mod config;
+pub mod connect;
+pub mod connection;
 pub mod health;
+pub mod outcome;
 pub mod permit;
+pub mod pool;
+pub mod route;
+pub mod stream;
 pub mod waiting;
 
-pub use config::Config;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::connect::Unusable;
+use self::connection::{Broken, Connection};
+use self::outcome::Stage;
+use self::permit::PermitBook;
+use self::pool::{Claim, Place, Pool};
+use self::route::{Destination, Routes};
+pub use config::{Config, EightBit, NextHop, Patience, UpstreamAddress, UpstreamHost};
+
+use crate::io::Io;
+use crate::limits::{UPSTREAM_HOLD_MAX, UPSTREAM_QUIT_TIMEOUT};
+use crate::meter::{Health, Upstreams};
+use crate::resolve::Resolver;
+use crate::smtp::client::UpstreamReply;
+use crate::smtp::params::Rcpt;
+use crate::smtp::reply::{self, Reply};
+use crate::units::Moment;
+
+/// How often an ending worker looks whether its upstreams have answered.
+const PART_LOOK: Duration = Duration::from_millis(2);
+
+/// The outbound side of one worker.
+pub struct Egress<I: Io> {
+    /// The worker's hands.
+    pub io: I,
+    config: RefCell<Arc<Config>>,
+    routes: RefCell<Routes<I::Stream>>,
+    permits: Arc<PermitBook>,
+    resolver: Resolver,
+}
+
+/// A connection for a transaction.
+pub struct Claimed<S> {
+    /// Where it belongs.
+    pub pool: Rc<Pool<S>>,
+    /// The connection.
+    pub connection: Box<Connection<S>>,
+    /// Whether it has served before, and so may be stale.
+    pub is_reused: bool,
+}
+
+impl<I: Io> Egress<I> {
+    /// The outbound side of a worker.
+    #[must_use]
+    pub fn new(io: I, config: Arc<Config>, permits: Arc<PermitBook>, resolver: Resolver) -> Self {
+        let routes = RefCell::new(Routes::new(&config, &permits));
+        Self { io, config: RefCell::new(config), routes, permits, resolver }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Puts another configuration in force. Transactions that have a connection keep it; idle connections to
+    /// upstreams that are no longer wanted are closed.
+    pub fn configure(&self, config: Arc<Config>) {
+        let former = self.routes.borrow_mut().configure(&config, &self.permits);
+        *self.config.borrow_mut() = config;
+        self.resolver.forget();
+        former.into_iter().for_each(|connection| self.take_leave(connection));
+    }
+
+    /// Looks after pools and waits; to be called every tick.
+    pub fn tick(&self) {
+        let now = self.io.now();
+        let idle_max = self.config.borrow().upstream_idle;
+        let old = self.routes.borrow_mut().look(now, idle_max, UPSTREAM_HOLD_MAX);
+        old.into_iter().for_each(|connection| self.take_leave(connection));
+    }
+
+    /// Whether two recipients can share a transaction: they go to the same place.
+    #[must_use]
+    pub fn share_a_route(&self, one: &Rcpt, other: &Rcpt) -> bool {
+        self.routes.borrow().is_fixed() || route::domain_of(one) == route::domain_of(other)
+    }
+
+    /// Writes down what the pools hold now, for the metrics.
+    pub fn read_into(&self, upstreams: &mut Upstreams) {
+        self.routes.borrow().for_each(|label, pool| {
+            let slot = upstreams.slot(label);
+            upstreams[slot].idle += pool.idle();
+            upstreams[slot].busy += pool.busy();
+            if let Some(at) = pool.tried_at() {
+                let health = if pool.is_up() { Health::Up } else { Health::Down };
+                upstreams[slot].note(health, at);
+            }
+        });
+    }
+
+    /// Says QUIT, beside everything else.
+    pub fn take_leave(&self, connection: Box<Connection<I::Stream>>) {
+        let by = self.io.now().after(UPSTREAM_QUIT_TIMEOUT);
+        self.io.spawn(connection.quit(by));
+    }
+
+    /// Says QUIT on every idle connection, when the worker ends; waits for the answers until `by`.
+    pub async fn part(&self, by: Moment) {
+        let idle = self.routes.borrow().drain();
+        let open = Rc::new(Cell::new(idle.len()));
+        for connection in idle {
+            let open = Rc::clone(&open);
+            self.io.spawn(async move {
+                connection.quit(by).await;
+                open.set(open.get() - 1);
+            });
+        }
+        while open.get() > 0 && self.io.now() < by {
+            self.io.sleep(PART_LOOK).await;
+        }
+    }
+
+    /// A connection for a transaction: to the first upstream, in order of preference, that gives one.
+    ///
+    /// # Errors
+    /// The reply for the client where none does.
+    pub async fn claim(&self, recipient: &Rcpt) -> Result<Claimed<I::Stream>, Reply> {
+        let pools = self.routes.borrow_mut().pools(recipient, &self.permits);
+        let mut refusal = reply::UPSTREAM_UNREACHABLE;
+        for destination in pools {
+            match self.claim_at(&destination).await {
+                Ok(Some(claimed)) => return Ok(claimed),
+                Ok(None) => {}
+                Err(reply) => refusal = reply,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// `None`: the upstream is down.
+    async fn claim_at(
+        &self,
+        destination: &Destination<I::Stream>,
+    ) -> Result<Option<Claimed<I::Stream>>, Reply> {
+        let pool = Rc::clone(&destination.pool);
+        match pool.claim(|| self.io.now()).await {
+            Claim::Reused(connection) => Ok(Some(Claimed { pool, connection, is_reused: true })),
+            Claim::Place(place) => {
+                let connection = self.connect(destination, place).await?;
+                Ok(connection.map(|connection| Claimed { pool, connection, is_reused: false }))
+            }
+            Claim::Down => Ok(None),
+            Claim::Busy => Err(reply::UPSTREAM_UNREACHABLE),
+        }
+    }
+
+    async fn connect(
+        &self,
+        destination: &Destination<I::Stream>,
+        mut place: Place,
+    ) -> Result<Option<Box<Connection<I::Stream>>>, Reply> {
+        let pool = &destination.pool;
+        let addresses = match route::addresses(&destination.address, &self.resolver).await {
+            Ok(addresses) => addresses,
+            Err(unresolved) => {
+                tracing::warn!(event = "upstream_unresolved", upstream = %pool.name, reason = %unresolved.reason);
+                drop(place);
+                pool.failed(self.io.now());
+                return unresolved.refusal.map_or(Ok(None), Err);
+            }
+        };
+        let host_name = Arc::clone(&self.config.borrow().relay_host_name);
+        for address in addresses {
+            match connect::connect(&self.io, &host_name, address.clone(), place).await {
+                Ok(connection) => {
+                    let connection = Box::new(connection);
+                    pool.succeeded(self.io.now());
+                    return Ok(Some(connection));
+                }
+                Err((unusable, back)) => {
+                    self.log_unusable(pool, &address, &unusable);
+                    place = back;
+                }
+            }
+        }
+        drop(place);
+        pool.failed(self.io.now());
+        Ok(None)
+    }
+
+    /// The reply for the client; our own misconfiguration is logged loudly.
+    fn refusal(&self, stage: Stage, reply: &UpstreamReply, upstream: &str) -> Reply {
+        if outcome::is_misconfiguration(reply) {
+            tracing::error!(event = "upstream_refuses_us", %upstream, reply = %reply.to_reply());
+        }
+        outcome::refusal(stage, reply)
+    }
+
+    fn log_unusable(&self, pool: &Pool<I::Stream>, (host, address): &(Arc<str>, SocketAddr), why: &Unusable) {
+        let reason = match why {
+            Unusable::Connect(error) => error.to_string(),
+            Unusable::Broken(broken) => format!("{broken:?}"),
+            Unusable::Refused(reply) if outcome::is_misconfiguration(reply) => {
+                tracing::error!(event = "upstream_refuses_us", upstream = %pool.name, reply = %reply.to_reply());
+                return;
+            }
+            Unusable::Refused(reply) => reply.to_reply().to_string(),
+        };
+        tracing::warn!(event = "upstream_unusable", upstream = %pool.name, %host, %address, %reason);
+    }
+
+    fn log_broken(&self, upstream: &str, broken: &Broken, was_stale: bool) {
+        if !was_stale {
+            tracing::warn!(event = "upstream_lost", %upstream, reason = ?broken);
+        }
+    }
+
+    fn log_unknown(&self, upstream: &str, broken: &Broken) {
+        tracing::warn!(event = "outcome_unknown", %upstream, reason = ?broken);
+    }
+}

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
+
 use crate::policy::acl::{AddressList, Networks};
 use crate::policy::rate::Rate;
+pub use crate::smtp::body::BareNewline;
 use crate::units::Octets;
 
 /// Everything that the inbound side reads of the configuration. Durations are bounds, sizes are octets.
@@ -53,13 +56,25 @@ pub struct Config {
     pub allowed_recipients: AddressList,
     /// `DENIED_RECIPIENTS`.
     pub denied_recipients: AddressList,
+    /// `INCOMING_SMTP_AUTH…` and `INCOMING_SMTP_USERS`: who may submit; empty: nobody, and both listeners are closed.
+    pub logins: Vec<Login>,
+    /// `MAIL_FROM_FQDN`: the host name put on every sender.
+    pub mail_from_fqdn: Option<Arc<str>>,
+    /// `ALWAYS_BCC`: further recipients of every message.
+    pub always_bcc: Vec<String>,
 }
 
-/// What becomes of a CR or LF that stands alone in a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BareNewline {
-    /// It becomes CRLF.
-    Normalize,
-    /// The message is refused with `550 5.6.11`.
-    Reject,
+/// One login for submission.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The user name, `LOGIN@DOM` for the one of `INCOMING_SMTP_AUTHLOGIN`.
+    pub name: Arc<str>,
+    /// The password, or its bcrypt or argon2 hash.
+    pub password: SecretString,
+}
+
+impl PartialEq for Login {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.password.expose_secret() == other.password.expose_secret()
+    }
 }

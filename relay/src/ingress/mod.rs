@@ -1,7 +1,164 @@
 //! Inbound: listeners, sessions, bodies. It knows the `Sink` trait and `Custody`, never `egress` or `spool`.
+//!
+//! [`Ingress`] is what the sessions of one worker share: the configuration in force, the meter, the queue ids, and the
+//! judgements that need them.
 
 pub mod admission;
+pub mod body;
 pub mod config;
+pub mod log;
 pub mod proxy;
+pub mod session;
+pub mod sink;
+
+use std::cell::{Cell, Ref, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use config::Config;
+
+use self::body::Fields;
+use crate::envelope::{Envelope, Peer};
+use crate::io::Io;
+use crate::meter::{Listener, Meter};
+use crate::policy::acl::canonical;
+use crate::policy::rate::ClientRates;
+use crate::smtp::params::{Mail, Rcpt};
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::server::{Profile, Role, Server};
+use crate::trace::{self, LocalTime, Protocol, Trace};
+use crate::units::{Moment, QueueId, QueueIds};
+
+/// Octets reserved for our header fields: they seldom need more.
+const RECEIVED_OCTETS: usize = 512;
+
+/// What the sessions of one worker share.
+pub struct Ingress<I: Io> {
+    /// The worker's hands.
+    pub io: I,
+    config: RefCell<Arc<Config>>,
+    meter: Rc<RefCell<Meter>>,
+    ids: RefCell<QueueIds>,
+    rates: Arc<Mutex<ClientRates>>,
+    is_draining: Cell<bool>,
+}
+
+impl<I: Io> Ingress<I> {
+    /// The shared part of a worker's sessions.
+    #[must_use]
+    pub fn new(
+        io: I,
+        config: Arc<Config>,
+        meter: Rc<RefCell<Meter>>,
+        ids: QueueIds,
+        rates: Arc<Mutex<ClientRates>>,
+    ) -> Self {
+        Self {
+            io,
+            config: RefCell::new(config),
+            meter,
+            ids: RefCell::new(ids),
+            rates,
+            is_draining: Cell::new(false),
+        }
+    }
+
+    /// The configuration in force; not to be held over a wait.
+    pub fn config(&self) -> Ref<'_, Config> {
+        Ref::map(self.config.borrow(), |config| &**config)
+    }
+
+    /// Puts another configuration in force: for new sessions, and for the judgements of open ones.
+    pub fn configure(&self, config: Arc<Config>) {
+        *self.config.borrow_mut() = config;
+    }
+
+    /// Whether the worker ends: no transaction begins any more.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    /// The worker ends.
+    pub fn drain(&self) {
+        self.is_draining.set(true);
+    }
+
+    fn meter(&self, count: impl FnOnce(&mut Meter)) {
+        count(&mut self.meter.borrow_mut());
+    }
+
+    fn issue_queue_id(&self) -> QueueId {
+        self.ids.borrow_mut().issue()
+    }
+
+    fn profile(&self, listener: Listener) -> Profile {
+        let config = self.config();
+        let mut profile = Profile::relay(Arc::clone(&config.relay_host_name));
+        profile.role = if listener == Listener::Smtp { Role::Relay } else { Role::Submission };
+        profile.size_max = config.message_size_max.0;
+        profile.recipients_max = config.recipients_max;
+        profile.bare_newline = config.bare_newline;
+        profile
+    }
+
+    /// Our own header fields for a message that begins now.
+    fn fields(&self, peer: &Peer, machine: &Server, envelope: &Envelope) -> Fields {
+        let host_name = Arc::clone(&self.config().relay_host_name);
+        let at = LocalTime { unix_ms: self.io.unix_ms(), offset_minutes: 0 };
+        let only_recipient = match &envelope.recipients[..] {
+            [rcpt] => Some(rcpt.forward_path.as_str()),
+            _ => None,
+        };
+        let mut received = Vec::with_capacity(RECEIVED_OCTETS);
+        let with = Protocol {
+            extended: machine.is_esmtp(),
+            tls: false,
+            authenticated: machine.is_authenticated(),
+            utf8: envelope.mail.params.smtputf8,
+        };
+        let trace = Trace {
+            helo: machine.helo().unwrap_or_default(),
+            client: canonical(peer.client.ip()),
+            client_name: None,
+            host_name: &host_name,
+            with,
+            tls: None,
+            queue_id: envelope.id,
+            only_recipient,
+            at,
+        };
+        trace::received(&trace, &mut received);
+        Fields { received, id: envelope.id, host_name, at }
+    }
+
+    /// Whether a sender may begin a transaction.
+    fn judge_sender(&self, peer: &Peer, mail: &Mail) -> Result<(), Reply> {
+        let config = self.config();
+        let sender = mail.reverse_path.as_str();
+        let is_allowed = config.allowed_senders.is_empty() || config.allowed_senders.matches(sender);
+        if !is_allowed || config.denied_senders.matches(sender) {
+            return Err(reply::SENDER_DENIED);
+        }
+        let Some(rate) = config.client_rate else { return Ok(()) };
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.io.now().since(Moment::default());
+        rates.take(peer.client.ip(), rate, now).map_err(|_wait| reply::CLIENT_TOO_FAST)
+    }
+
+    /// Whether a client may relay to a recipient. Behind a proxy both addresses must be accepted ones.
+    fn judge_recipient(&self, peer: &Peer, rcpt: &Rcpt) -> Result<(), Reply> {
+        let config = self.config();
+        let may_relay = |address: IpAddr| config.accepted_networks.contains(address);
+        if !may_relay(peer.client.ip()) || !may_relay(peer.socket.ip()) {
+            return Err(reply::RELAY_DENIED);
+        }
+        let recipient = rcpt.forward_path.as_str();
+        let is_allowed = config.allowed_recipients.is_empty() || config.allowed_recipients.matches(recipient);
+        if !is_allowed || config.denied_recipients.matches(recipient) {
+            return Err(reply::RECIPIENT_DENIED);
+        }
+        Ok(())
+    }
+}

@@ -105,6 +105,12 @@ impl Ticket {
         self.slot.expired.get()
     }
 
+    /// Whether a wait is under way.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.slot.deadline.get() != Moment::NEVER
+    }
+
     /// Whether [`Deadlines::interrupt`] may end the next waits.
     pub fn set_interruptible(&self, interruptible: bool) {
         self.slot.interruptible.set(interruptible);

@@ -28,8 +28,18 @@ impl Flight {
         if slice.is_empty() {
             return;
         }
-        self.vectors.push(libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() });
+        self.vectors.push(vector(&slice));
         self.slices.push(slice);
+    }
+
+    /// Puts a slice in front of the others. Only before anything was sent.
+    pub fn prepend(&mut self, slice: Bytes) {
+        debug_assert_eq!(self.sent, 0);
+        if slice.is_empty() {
+            return;
+        }
+        self.vectors.insert(0, vector(&slice));
+        self.slices.insert(0, slice);
     }
 
     /// Appends octets that live for ever.
@@ -84,6 +94,10 @@ impl Flight {
             self.sent += 1;
         }
     }
+}
+
+fn vector(slice: &Bytes) -> libc::iovec {
+    libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() }
 }
 
 impl FromIterator<Bytes> for Flight {

@@ -17,6 +17,7 @@ pub mod files;
 pub mod flight;
 pub mod ladder;
 pub mod ring;
+pub mod sim;
 
 use std::future::Future;
 use std::io;
@@ -28,6 +29,23 @@ pub use flight::Flight;
 
 use crate::units::Moment;
 
+/// The CPUs that this process may run on, in order; empty where the kernel does not say.
+#[must_use]
+pub fn cpus() -> Vec<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+    list.trim().split(',').flat_map(cpu_range).collect()
+}
+
+/// `0-3` or `5`.
+fn cpu_range(text: &str) -> std::ops::Range<usize> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(first), Ok(last)) => first..last + 1,
+        _ => 0..0,
+    }
+}
+
 /// What a worker's code needs of the world around it. Cloned freely; one per worker.
 pub trait Io: Clone + 'static {
     /// A connected byte stream.
@@ -35,6 +53,10 @@ pub trait Io: Clone + 'static {
 
     /// The monotonic clock.
     fn now(&self) -> Moment;
+
+    /// The monotonic clock as of the last tick, at most [`TICK`](crate::limits::TICK) late: for deadlines, which are
+    /// no finer. Costs a load.
+    fn tick(&self) -> Moment;
 
     /// The wall clock, in milliseconds since the Unix epoch: for dates in headers, logs and on disk, never for waits.
     fn unix_ms(&self) -> u64;
@@ -72,6 +94,12 @@ pub trait Stream: 'static {
 
     /// Marks whether a pause in receiving may be cut short when the worker drains (nobody's transaction is open).
     fn set_interruptible(&self, interruptible: bool);
+
+    /// What is sent next is the last: it goes out together with the end, when the stream is dropped.
+    fn hold_for_close(&self);
+
+    /// Ends our side: the peer reads what was sent, and then the end.
+    fn finish_sending(&self);
 
     /// Makes the close a reset: the peer must not take what was sent for a complete message.
     fn reset_on_close(&self);

@@ -5,8 +5,9 @@
 #![allow(unsafe_code, reason = "a receive lends pool memory to the kernel; peeks and shutdowns by libc")]
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 use std::{cell::Cell, future::Future};
@@ -25,25 +26,31 @@ use crate::units::Moment;
 pub struct RingIo {
     deadlines: Deadlines,
     random: Rc<Cell<u64>>,
+    ticked: Rc<Cell<Moment>>,
 }
 
 impl RingIo {
     /// Hands of a worker; `seed` must differ between workers and processes.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { deadlines: Deadlines::default(), random: Rc::new(Cell::new(seed)) }
+        Self {
+            deadlines: Deadlines::default(),
+            random: Rc::new(Cell::new(seed)),
+            ticked: Rc::new(Cell::new(clock::now())),
+        }
     }
 
     /// Takes over an accepted or connected socket.
     #[must_use]
     pub fn stream(&self, socket: TcpStream) -> RingStream {
         let ticket = self.deadlines.enter(socket.as_raw_fd());
-        RingStream { ticket, socket }
+        RingStream { ticket, socket: ManuallyDrop::new(socket) }
     }
 
     /// Ends what has waited past its deadline; to be called every [`TICK`](crate::limits::TICK).
     pub fn expire(&self) {
-        self.deadlines.expire(clock::now(), shut_down);
+        self.ticked.set(clock::now());
+        self.deadlines.expire(self.ticked.get(), shut_down);
     }
 
     /// Ends the pauses of idle sessions, when the worker drains.
@@ -95,6 +102,10 @@ impl Io for RingIo {
         clock::now()
     }
 
+    fn tick(&self) -> Moment {
+        self.ticked.get()
+    }
+
     fn unix_ms(&self) -> u64 {
         clock::unix_ms()
     }
@@ -130,10 +141,28 @@ impl Io for RingIo {
 #[derive(Debug)]
 pub struct RingStream {
     ticket: Ticket,
-    socket: TcpStream,
+    socket: ManuallyDrop<TcpStream>,
+}
+
+impl Drop for RingStream {
+    fn drop(&mut self) {
+        // SAFETY: the socket is taken out here and nowhere else.
+        let socket = unsafe { ManuallyDrop::take(&mut self.socket) };
+        // An operation under way (its future was dropped at the end of the worker) still owns the descriptor.
+        if !self.ticket.is_waiting() {
+            // A plain close: dropping the socket would submit a close and a cancellation.
+            // SAFETY: nobody else holds the descriptor, and its ownership passes to OwnedFd.
+            drop(unsafe { OwnedFd::from_raw_fd(socket.into_raw_fd()) });
+        }
+    }
 }
 
 impl RingStream {
+    fn borrowed(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open while self lives, and the borrow does not outlive self.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+    }
+
     fn outcome<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if self.ticket.finish() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -213,11 +242,19 @@ impl Stream for RingStream {
         self.ticket.set_interruptible(interruptible);
     }
 
+    fn hold_for_close(&self) {
+        // Where it fails the end goes out in a segment of its own.
+        let _ = socket2::SockRef::from(&self.borrowed()).set_tcp_cork(true);
+    }
+
+    fn finish_sending(&self) {
+        // SAFETY: a plain system call; the descriptor is open while self lives.
+        unsafe { libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_WR) };
+    }
+
     fn reset_on_close(&self) {
-        // SAFETY: the descriptor is open while self lives, and the borrow ends with this function.
-        let socket = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
         // Where it fails the connection is gone already.
-        let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+        let _ = socket2::SockRef::from(&self.borrowed()).set_linger(Some(Duration::ZERO));
     }
 }
 

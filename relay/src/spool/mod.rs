@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`config`] | what an operator may set |
 //! | [`record`], [`entry`] | records, envelopes and states as octets on disk: pure |
 //! | `segment` | which segments are used, spare, or may be used again |
 //! | `log`, `batch`, `draft` | one log per worker, natural group commit |
@@ -19,6 +20,7 @@
 //!
 //! What it must not do: speak SMTP, decide routes, read a clock, or build notices.
 
+pub mod config;
 pub mod entry;
 pub mod record;
 pub mod recover;
@@ -39,6 +41,8 @@ mod segment;
 #[cfg(test)]
 mod tests;
 mod wire;
+
+pub use config::Config;
 
 pub use batch::{Next, Receipt, Refusal, Ticket};
 pub use draft::Draft;

@@ -1,0 +1,49 @@
+//! The verbs that run the daemon or talk to one that runs.
+
+use std::io;
+use std::process::ExitCode;
+
+use super::{Common, Target, refuse, tell, tell_warnings};
+use crate::config::{self, Host};
+use crate::control::client::{self, Output, Verb};
+use crate::control::protocol::Question;
+use crate::daemon;
+use crate::io::ladder::Rung;
+
+/// `run`: in the foreground until it is told to stop.
+pub(super) fn run(common: Common) -> ExitCode {
+    let sources = common.sources();
+    let loaded = match config::load(&sources, &Host::current()) {
+        Ok(loaded) => loaded,
+        Err(refused) => return refuse(&refused),
+    };
+    tell_warnings(&loaded);
+    match daemon::run(loaded, sources, Rung::DeferTaskrun) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            tell(&fault.to_string());
+            ExitCode::from(fault.exit_code())
+        }
+    }
+}
+
+/// Asks the daemon behind `CONTROL_SOCKET`.
+pub(super) fn ask(common: Common, verb: &Verb) -> ExitCode {
+    let socket = config::control_socket(&common.sources());
+    ExitCode::from(client::run(&socket, verb, &mut io::stdout().lock(), &mut io::stderr().lock()))
+}
+
+pub(super) fn explain(
+    common: Common,
+    target: Target,
+    (from, to): (Option<String>, Option<String>),
+    output: Output,
+) -> ExitCode {
+    let question = Question { address: target.ip, port: target.port, from, to };
+    ask(common, &Verb::Explain { question, output })
+}
+
+/// `--json` or not.
+pub(super) fn output(json: bool) -> Output {
+    if json { Output::Json } else { Output::Text }
+}

@@ -1,0 +1,200 @@
+//! The outbound side: where mail goes, the login there, connections, signatures.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::super::addresses::{host_name, name_server, upstream};
+use super::super::checker::Checker;
+use super::super::features::Feature;
+use super::super::report::Origin;
+use super::super::values::{Wrong, duration, rate, word};
+use super::super::variables::{
+    DELIVERY_PATIENCE, DKIM_DOMAIN, DKIM_KEY, DKIM_SELECTOR, DNS_SERVERS, EIGHTBIT, EXT_RELAY_HOST,
+    MAIL_FROM_FQDN, OUTGOING_SMTP_AUTH, OUTGOING_SMTP_LOGIN, OUTGOING_SMTP_MECHANISM, OUTGOING_SMTP_PASSWORD,
+    UPSTREAM_CONNECTIONS, UPSTREAM_IDLE, UPSTREAM_MESSAGES_PER_CONNECTION, UPSTREAM_RATE,
+};
+use super::inbound::plain_text;
+use super::process::pem_text;
+use super::{SUBMISSIONS_PORT, TLS_PORT_UNBUILT};
+use crate::egress::Config;
+use crate::egress::config::{
+    Dkim, EightBit, Login, Mechanism, NextHop, Patience, Plaintext, UpstreamAddress,
+};
+
+impl Checker<'_> {
+    pub(super) fn egress(&mut self, name: Option<&Arc<str>>) -> Option<Config> {
+        let next_hop = self.next_hop();
+        let login = self.login();
+        let mechanism = self.maybe(&OUTGOING_SMTP_MECHANISM, |text| word(text, MECHANISMS));
+        let delivery_patience = self.patience();
+        let upstream_connections = self.integer(&UPSTREAM_CONNECTIONS);
+        let upstream_idle = self.one(&UPSTREAM_IDLE, duration);
+        let upstream_messages_per_connection = self.integer(&UPSTREAM_MESSAGES_PER_CONNECTION);
+        let upstream_rate = self.maybe(&UPSTREAM_RATE, rate);
+        let eightbit =
+            self.one(&EIGHTBIT, |text| word(text, &[("bounce", EightBit::Bounce), ("pass", EightBit::Pass)]));
+        let dns_servers = self.list(&DNS_SERVERS, |text| match text {
+            SYSTEM_RESOLVER => Ok(None),
+            address => name_server(address).map(Some),
+        });
+        let dkim = self.dkim();
+        Some(Config {
+            relay_host_name: name?.clone(),
+            next_hop: next_hop?,
+            login: login?,
+            mechanism: mechanism?,
+            delivery_patience: delivery_patience?,
+            upstream_connections: upstream_connections?,
+            upstream_idle: upstream_idle?,
+            upstream_messages_per_connection: upstream_messages_per_connection?,
+            upstream_rate: upstream_rate?,
+            eightbit: eightbit?,
+            dns_servers: dns_servers?.into_iter().flatten().collect(),
+            dkim: dkim?,
+        })
+    }
+
+    fn next_hop(&mut self) -> Option<NextHop> {
+        let port = self.port();
+        if !self.is_written(&EXT_RELAY_HOST) {
+            return self.next_hop_unset(port);
+        }
+        let entries = self.list(&EXT_RELAY_HOST, |text| match text {
+            MX => Ok(None),
+            host => upstream(host, port.unwrap_or(SMTP_PORT)).map(Some),
+        })?;
+        let count = entries.len();
+        let upstreams: Vec<UpstreamAddress> = entries.into_iter().flatten().collect();
+        if upstreams.len() == count && count > 0 {
+            if upstreams.iter().any(|one| one.port == SUBMISSIONS_PORT) && !self.has(Feature::Tls) {
+                self.mistake_about(&EXT_RELAY_HOST, TLS_PORT_UNBUILT);
+                return None;
+            }
+            port?;
+            return Some(NextHop::Upstreams(upstreams));
+        }
+        match count {
+            1 => self.recipient_mx(port),
+            0 => {
+                self.mistake_about(&EXT_RELAY_HOST, format!("expected {}", EXT_RELAY_HOST.kind.expected()));
+                None
+            }
+            _ => {
+                self.mistake_about(&EXT_RELAY_HOST, "expected mx alone, or hosts without mx");
+                None
+            }
+        }
+    }
+
+    /// What `EXT_RELAY_HOST` means where nobody wrote it: the first seed's upstream for who has a login, the
+    /// recipients' own MX for who comes from the second seed.
+    fn next_hop_unset(&mut self, port: Option<u16>) -> Option<NextHop> {
+        if self.is_written(&OUTGOING_SMTP_LOGIN) {
+            self.effective.set(&EXT_RELAY_HOST, SEED_UPSTREAM, Origin::Default("with OUTGOING_SMTP_LOGIN"));
+            return Some(NextHop::Upstreams(vec![upstream(SEED_UPSTREAM, port?).ok()?]));
+        }
+        if self.is_written(&MAIL_FROM_FQDN) {
+            self.effective.set(&EXT_RELAY_HOST, MX, Origin::Default("with MAIL_FROM_FQDN"));
+            return self.recipient_mx(port);
+        }
+        self.mistake_about(
+            &EXT_RELAY_HOST,
+            "missing: expected the upstream's host, or mx; only with OUTGOING_SMTP_LOGIN or MAIL_FROM_FQDN is there a default",
+        );
+        None
+    }
+
+    fn recipient_mx(&mut self, port: Option<u16>) -> Option<NextHop> {
+        if !self.has(Feature::RecipientMx) {
+            let problem = format!("{} is not in this build", Feature::RecipientMx.subject());
+            self.mistake_about(&EXT_RELAY_HOST, problem);
+            return None;
+        }
+        Some(NextHop::RecipientMx { port: port? })
+    }
+
+    /// The login at the upstream: required for an upstream host, unless there is none on purpose.
+    fn login(&mut self) -> Option<Option<Login>> {
+        let plaintext = self.one(&OUTGOING_SMTP_AUTH, |text| word(text, AUTHS));
+        let name = self.maybe(&OUTGOING_SMTP_LOGIN, plain_text);
+        let password = self.maybe(&OUTGOING_SMTP_PASSWORD, |text| Ok(SecretString::from(text)));
+        let is_mx = self.effective.text(&EXT_RELAY_HOST).is_some_and(|text| text.trim() == MX);
+        let Some(plaintext) = plaintext? else {
+            self.warn_of_unused_login("OUTGOING_SMTP_AUTH=off says that there is none");
+            return Some(None);
+        };
+        if is_mx {
+            self.warn_of_unused_login("a login is never sent to the recipients' own mail exchangers");
+            return Some(None);
+        }
+        let mut is_complete = true;
+        for variable in [&OUTGOING_SMTP_LOGIN, &OUTGOING_SMTP_PASSWORD] {
+            if !self.is_written(variable) {
+                self.mistake_about(variable, LOGIN_MISSING);
+                is_complete = false;
+            }
+        }
+        if !is_complete {
+            return None;
+        }
+        let login = name?.zip(password?);
+        Some(login.map(|(name, password)| Login { name, password, plaintext }))
+    }
+
+    fn warn_of_unused_login(&mut self, why: &str) {
+        for variable in [&OUTGOING_SMTP_LOGIN, &OUTGOING_SMTP_PASSWORD] {
+            if self.is_written(variable) {
+                self.warn(variable, format!("not used: {why}"));
+            }
+        }
+    }
+
+    fn patience(&mut self) -> Option<Patience> {
+        if !self.has(Feature::Spool) && !self.is_written(&DELIVERY_PATIENCE) {
+            self.warn(&DELIVERY_PATIENCE, "taken as forever: the spool is not in this build");
+            let origin = Origin::Default("the spool is not in this build");
+            self.effective.set(&DELIVERY_PATIENCE, FOREVER, origin);
+            return Some(Patience::Forever);
+        }
+        self.one(&DELIVERY_PATIENCE, |text| match text {
+            FOREVER => Ok(Patience::Forever),
+            span => duration(span).and_then(|span| {
+                let too_long = || Wrong::because("less than 10m, which clients wait for a reply at most");
+                (span < PATIENCE_MAX).then_some(Patience::Within(span)).ok_or_else(too_long)
+            }),
+        })
+    }
+
+    fn dkim(&mut self) -> Option<Option<Dkim>> {
+        let domain = self.maybe(&DKIM_DOMAIN, host_name);
+        let selector = self.maybe(&DKIM_SELECTOR, host_name);
+        let key = self.maybe(&DKIM_KEY, pem_text);
+        if !self.all_or_none(&[&DKIM_DOMAIN, &DKIM_SELECTOR, &DKIM_KEY]) {
+            return None;
+        }
+        let dkim = domain?.zip(selector?).zip(key?);
+        Some(dkim.map(|((domain, selector), key)| Dkim { domain, selector, key }))
+    }
+}
+
+const MX: &str = "mx";
+const FOREVER: &str = "forever";
+const SMTP_PORT: u16 = 25;
+const SEED_UPSTREAM: &str = "email-smtp.us-east-1.amazonaws.com";
+const SYSTEM_RESOLVER: &str = "/etc/resolv.conf";
+/// What a client waits for the reply to its data at most (RFC 5321 §4.5.3.2.6).
+const PATIENCE_MAX: Duration = Duration::from_secs(600);
+const LOGIN_MISSING: &str =
+    "missing: an upstream host needs a login; OUTGOING_SMTP_AUTH=off says on purpose that there is none";
+const AUTHS: &[(&str, Option<Plaintext>)] =
+    &[("required", Some(Plaintext::Refused)), ("plaintext", Some(Plaintext::Allowed)), ("off", None)];
+const MECHANISMS: &[(&str, Mechanism)] = &[
+    ("PLAIN", Mechanism::Plain),
+    ("LOGIN", Mechanism::Login),
+    ("CRAM-MD5", Mechanism::CramMd5),
+    ("SCRAM-SHA-256", Mechanism::ScramSha256),
+    ("XOAUTH2", Mechanism::Xoauth2),
+    ("OAUTHBEARER", Mechanism::Oauthbearer),
+];

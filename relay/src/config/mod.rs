@@ -1,0 +1,125 @@
+//! The configuration: from what was written (`raw`) to what is meant (`check`), each module's own `Config` in it.
+//!
+//! Every variable stands in one table (`variables`). All mistakes are found at once; with any, there is no
+//! configuration: misspelled configuration never runs. Values are checked here and nowhere else; behaviour is
+//! in the modules. Secrets are not yet wiped from the environment: the process's environment block cannot be
+//! changed without unsafe code, and the raw texts live until the check ends.
+
+pub mod control;
+pub mod features;
+pub mod kind;
+pub mod report;
+pub mod variable;
+pub mod variables;
+
+mod addresses;
+mod check;
+mod checker;
+mod effective;
+mod file;
+mod names;
+mod raw;
+mod reference;
+mod values;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use effective::Effective;
+pub use raw::Sources;
+pub use reference::reference;
+pub use report::{Mistake, Warning};
+
+use crate::{egress, gate, ingress, log, spool, tls};
+use features::Features;
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The inbound side.
+    pub ingress: ingress::Config,
+    /// The outbound side.
+    pub egress: egress::Config,
+    /// TLS on both sides.
+    pub tls: tls::Config,
+    /// The durable queue.
+    pub spool: spool::Config,
+    /// The XDP gate.
+    pub gate: gate::Config,
+    /// The control plane.
+    pub control: control::Config,
+    /// The log.
+    pub log: log::Config,
+    /// `WORKERS`: data-plane threads; at least 1.
+    pub workers: u16,
+}
+
+/// A configuration that may run.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What is meant.
+    pub config: Config,
+    /// What the operator should know all the same.
+    pub warnings: Vec<Warning>,
+    /// Every variable's value and where it came from, for `ringpost config`.
+    pub effective: Effective,
+}
+
+/// A configuration that may not run.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Every mistake; never empty.
+    pub mistakes: Vec<Mistake>,
+    /// What the operator should know besides.
+    pub warnings: Vec<Warning>,
+}
+
+/// What the host contributes to the defaults.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The system's host name.
+    pub name: String,
+    /// CPUs that this process may run on; at least 1.
+    pub cpus: usize,
+}
+
+impl Host {
+    /// The host that this process runs on.
+    #[must_use]
+    pub fn current() -> Self {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { name: name.trim().to_owned(), cpus }
+    }
+}
+
+/// Reads and checks the whole configuration. Touches nothing.
+///
+/// # Errors
+///
+/// All mistakes, where there is any.
+pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Refused> {
+    check::check(&raw::Raw::gather(sources), host, Features::THIS_BUILD)
+}
+
+/// `CONTROL_SOCKET` alone: the verbs that talk to a running relay need no more, and work where the rest of the
+/// configuration is wrong.
+#[must_use]
+pub fn control_socket(sources: &Sources) -> PathBuf {
+    match raw::Raw::gather(sources).lookup(&variables::CONTROL_SOCKET) {
+        raw::Lookup::Written(written) => PathBuf::from(written.text.trim()),
+        raw::Lookup::Unreadable | raw::Lookup::Absent => PathBuf::from(variables::CONTROL_SOCKET.default),
+    }
+}
+
+/// A duration as the configuration takes it, for arguments of the verbs.
+///
+/// # Errors
+///
+/// What is expected.
+pub fn duration_argument(text: &str) -> Result<Duration, String> {
+    values::duration(text).map_err(|_| format!("expected {}", kind::Kind::Duration.expected()))
+}
+
+#[cfg(test)]
+mod tests;

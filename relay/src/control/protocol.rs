@@ -1,0 +1,123 @@
+//! What is said on the control socket: one line of JSON each way.
+//!
+//! The client sends one [`Request`], the daemon one [`Answer`], each a JSON object on one line. Names on the wire
+//! are for the same release on both ends: the binary talks to itself.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use super::explain::Explanation;
+use super::status::Status;
+use crate::limits;
+
+/// What a verb asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How is it?
+    Status,
+    /// Drain and stop; the connection ends with the process.
+    Stop,
+    /// Read the configuration again.
+    Reload {
+        /// Roll back after this many milliseconds unless confirmed.
+        confirm_ms: Option<u64>,
+    },
+    /// Keep what was reloaded.
+    Confirm,
+    /// Attempt every queued message now.
+    Flush,
+    /// What would happen to a client?
+    Explain(Question),
+}
+
+/// Whom `explain` is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The client's address.
+    pub address: IpAddr,
+    /// The port that it connects to; 25's listener where it is not told.
+    pub port: Option<u16>,
+    /// The sender's address.
+    pub from: Option<String>,
+    /// The recipient's address.
+    pub to: Option<String>,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// To `status`.
+    Status(Box<Status>),
+    /// To `stop`, once all workers have ended.
+    Stopped {
+        /// Sessions cut in the middle of a transaction.
+        sessions_cut: u64,
+        /// Workers that did not end in time.
+        workers_stuck: usize,
+    },
+    /// To `reload`: the new configuration is in force.
+    Reloaded {
+        /// What the operator should know.
+        warnings: Vec<String>,
+        /// It is taken back after this many milliseconds unless confirmed.
+        confirm_ms: Option<u64>,
+    },
+    /// To `confirm`.
+    Confirmed,
+    /// To `flush`.
+    Flushed {
+        /// Messages that are attempted now.
+        messages: u64,
+    },
+    /// To `explain`.
+    Explained(Box<Explanation>),
+    /// To `reload` and `confirm`: nothing was changed.
+    Refused {
+        /// All reasons.
+        mistakes: Vec<String>,
+    },
+    /// The request was not understood.
+    Malformed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A duration on the wire.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Reads the one request of a connection.
+///
+/// # Errors
+/// The socket's errors; [`io::ErrorKind::TimedOut`] where the line does not come in time; [`io::ErrorKind::InvalidData`]
+/// with the reason where it is none of ours or too long.
+pub(super) async fn read(stream: &mut UnixStream) -> io::Result<Request> {
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(stream).take(limits::CONTROL_LINE_OCTETS_MAX as u64);
+    let octets = tokio::time::timeout(limits::CONTROL_REQUEST_TIMEOUT, reader.read_until(b'\n', &mut line));
+    octets.await.map_err(|_elapsed| io::ErrorKind::TimedOut)??;
+    if line.last() != Some(&b'\n') {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the request is no complete line"));
+    }
+    serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Writes an answer.
+///
+/// # Errors
+/// The socket's errors; [`io::ErrorKind::TimedOut`] where the peer does not take it in time.
+pub(super) async fn write(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    let written = tokio::time::timeout(limits::CONTROL_REQUEST_TIMEOUT, stream.write_all(&line));
+    written.await.map_err(|_elapsed| io::ErrorKind::TimedOut)?
+}

@@ -1,0 +1,221 @@
+//! Process life: binds, starts workers and the control plane, and ends with an exit code.
+//!
+//! Order matters: listeners are bound before anything else runs (privileges may be missing), the control plane before
+//! the workers serve (a second instance must not take a single connection), and the `ready` line comes when every worker
+//! answers. It must not do work of its own once the control plane runs.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::config::{self, Config, Loaded, Sources};
+use crate::control;
+use crate::control::{Bound, ControlPlane, Read, Start, Workers};
+use crate::io::clock;
+use crate::io::ladder::Rung;
+use crate::limits::{LISTEN_BACKLOG, LOG_FLUSH_TIMEOUT};
+use crate::log::Log;
+use crate::meter::Listener;
+use crate::orders::{self, Order, Settings};
+use crate::resolve::{self, Service};
+use crate::units::WorkerId;
+use crate::worker::{self, Parts, Shared};
+
+/// Why the daemon could not run: the text, and the exit code of INTERFACE §6.
+#[derive(Debug)]
+pub enum Fault {
+    /// An address to listen on cannot be bound.
+    Listen(Listener, SocketAddr, io::Error),
+    /// The control plane cannot start.
+    Control(control::Fault),
+    /// A worker cannot start.
+    Worker(WorkerId, io::Error),
+    /// The log cannot be opened.
+    Log(io::Error),
+}
+
+impl Fault {
+    /// 77 no permission, 71 the system, 73 what the control plane needs on disk.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen(_, _, error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
+            Self::Log(error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
+            Self::Control(fault) => fault.exit_code(),
+            Self::Log(_) => 73,
+            Self::Listen(..) | Self::Worker(..) => 71,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(listener, address, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "{}={address}: {error}: needs CAP_NET_BIND_SERVICE", variable_of(*listener))
+            }
+            Self::Listen(listener, address, error) => {
+                write!(f, "{}={address}: {error}", variable_of(*listener))
+            }
+            Self::Control(fault) => fault.fmt(f),
+            Self::Worker(worker, error) => write!(f, "worker {worker} cannot start: {error}"),
+            Self::Log(error) => write!(f, "LOG_TARGET: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+fn variable_of(listener: Listener) -> &'static str {
+    match listener {
+        Listener::Smtp => "LISTEN_SMTP",
+        Listener::Submission => "LISTEN_SUBMISSION",
+        Listener::Submissions => "LISTEN_SUBMISSIONS",
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// Why it could not start.
+pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
+    let Loaded { config, warnings, .. } = loaded;
+    let log = Log::start(&config.log).map_err(Fault::Log)?;
+    let dropped = log.clone();
+    for warning in &warnings {
+        tracing::warn!(event = "configuration", warning = %warning);
+    }
+    let (bound, sockets) = bind_all(&config)?;
+    let (look_ups, requests) = resolve::channel();
+    let settings = settings_of(&config);
+    let (orders, receivers): (Vec<_>, Vec<_>) = (0..config.workers).map(|_| orders::channel()).unzip();
+    let service = Service::new(requests, &config.egress.dns_servers);
+    let reloaded = Reloaded { log: log.clone(), look_ups: look_ups.clone() };
+    let plane = ControlPlane::bind(Start {
+        config: config.control.clone(),
+        settings: settings.clone(),
+        workers: Workers::new(orders),
+        listeners: bound,
+        version: env!("CARGO_PKG_VERSION"),
+        commit: crate::COMMIT,
+        reread: Arc::new(move || reread(&sources, &reloaded)),
+        log_lines_dropped: Box::new(move || dropped.lines_dropped()),
+        companions: vec![Box::pin(service.run())],
+    })
+    .map_err(Fault::Control)?;
+    let workers = start_workers(sockets, receivers, &settings, &look_ups, best)?;
+    let ending = plane.run().map_err(Fault::Control)?;
+    // After a drain the workers end by themselves; a second signal does not wait for them.
+    if ending.drain.is_some() {
+        workers.into_iter().for_each(|worker| drop(worker.join()));
+    }
+    // What the target does not take by then is lost with the process.
+    let _ = log.flush(LOG_FLUSH_TIMEOUT);
+    drop(ending);
+    Ok(())
+}
+
+fn settings_of(config: &Config) -> Settings {
+    Settings { ingress: Arc::new(config.ingress.clone()), egress: Arc::new(config.egress.clone()) }
+}
+
+/// What a reload reaches besides the workers.
+struct Reloaded {
+    log: Log,
+    look_ups: flume::Sender<resolve::Request>,
+}
+
+fn reread(sources: &Sources, reloaded: &Reloaded) -> Result<Read, Vec<String>> {
+    let loaded = config::load(sources, &config::Host::current())
+        .map_err(|refused| refused.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    reloaded.log.set_level(loaded.config.log.level);
+    reloaded.log.reopen();
+    // Full of look-ups under way, the service keeps its servers until the next reload.
+    let _ = reloaded.look_ups.try_send(resolve::Request::Configure(loaded.config.egress.dns_servers.clone()));
+    Ok(Read {
+        settings: settings_of(&loaded.config),
+        warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// The sockets of one worker.
+type Sockets = Vec<(Listener, TcpListener)>;
+
+/// Binds every address once for each worker (SO_REUSEPORT: the kernel spreads connections). A port of 0 is chosen by the
+/// first socket; the others follow it.
+fn bind_all(config: &Config) -> Result<(Vec<Bound>, Vec<Sockets>), Fault> {
+    let ingress = &config.ingress;
+    let kinds = [
+        (Listener::Smtp, &ingress.listen_smtp),
+        (Listener::Submission, &ingress.listen_submission),
+        (Listener::Submissions, &ingress.listen_submissions),
+    ];
+    let mut bound = Vec::new();
+    let mut workers: Vec<Sockets> = (0..config.workers).map(|_| Vec::new()).collect();
+    for (listener, addresses) in kinds {
+        for &wanted in addresses {
+            let mut address = wanted;
+            for sockets in &mut workers {
+                let fault = |error| Fault::Listen(listener, address, error);
+                let socket = bind(address).map_err(fault)?;
+                address = socket.local_addr().map_err(fault)?;
+                sockets.push((listener, socket));
+            }
+            bound.push(Bound { listener, address });
+        }
+    }
+    Ok((bound, workers))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // Accepted sockets inherit both: replies go out at once, and a dead peer is noticed.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn start_workers(
+    sockets: Vec<Sockets>,
+    receivers: Vec<flume::Receiver<Order>>,
+    settings: &Settings,
+    look_ups: &flume::Sender<resolve::Request>,
+    best: Rung,
+) -> Result<Vec<JoinHandle<()>>, Fault> {
+    let shared = Shared::default();
+    let started_ms = clock::unix_ms();
+    let cpus = crate::io::cpus();
+    let mut threads = Vec::new();
+    for (number, (listeners, orders)) in (0u16..).zip(sockets.into_iter().zip(receivers)) {
+        let id = WorkerId(number);
+        let parts = Parts {
+            id,
+            cpu: cpus.get(usize::from(number) % cpus.len().max(1)).copied(),
+            best,
+            listeners,
+            settings: settings.clone(),
+            orders,
+            shared: shared.clone(),
+            look_ups: look_ups.clone(),
+            started_ms,
+        };
+        let (ready, is_ready) = flume::bounded(1);
+        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            // A worker that could not start has said so through `ready`.
+            let _ = worker::run(parts, &ready);
+        });
+        threads.push(thread.map_err(|error| Fault::Worker(id, error))?);
+        let gone = || io::Error::other("the thread has ended");
+        is_ready.recv().unwrap_or_else(|_| Err(gone())).map_err(|error| Fault::Worker(id, error))?;
+    }
+    Ok(threads)
+}

@@ -1,0 +1,263 @@
+//! The connections of one upstream on one worker: idle ones, waiting transactions, the breaker.
+//!
+//! A transaction gets, in this order: an idle connection, a new one where a permit is left, or its turn in the queue. The
+//! number of connections is bounded for the whole process by [`Permits`]; nothing else is shared.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::health::Health;
+use super::permit::{Permit, Permits};
+use super::waiting::{Grant, Queue};
+use crate::io::Stream;
+use crate::limits::UPSTREAM_WAIT_MAX;
+use crate::units::Moment;
+
+/// The connections of one upstream.
+#[derive(Debug)]
+pub struct Pool<S> {
+    /// The upstream's name: `host:port` as configured, or the domain for MX delivery.
+    pub name: Arc<str>,
+    permits: Arc<Permits>,
+    idle: RefCell<Vec<Box<Connection<S>>>>,
+    queue: Queue<Box<Connection<S>>>,
+    health: RefCell<Health>,
+    leases: RefCell<Vec<Rc<Lease<S>>>>,
+    open: Rc<Cell<u64>>,
+    /// When `health` last heard of a try.
+    tried_at: Cell<Option<Moment>>,
+}
+
+/// The right to one connection, and its place in the count of this worker.
+#[derive(Debug)]
+pub struct Place {
+    _permit: Permit,
+    open: Rc<Cell<u64>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
+    }
+}
+
+/// A connection that a transaction holds but does not use at the moment, because its client is silent.
+///
+/// A client that is silent for too long loses it ([`Pool::look`]): a slow client never pins an upstream.
+#[derive(Debug)]
+pub struct Lease<S> {
+    parked: RefCell<Option<Parked<S>>>,
+}
+
+#[derive(Debug)]
+struct Parked<S> {
+    connection: Box<Connection<S>>,
+    since: Moment,
+    /// Whether DATA is open on it, so that it can only be reset.
+    is_in_data: bool,
+}
+
+/// What a transaction got.
+#[derive(Debug)]
+pub enum Claim<S> {
+    /// A connection that has served before.
+    Reused(Box<Connection<S>>),
+    /// The right to make one.
+    Place(Place),
+    /// The upstream is down, or somebody probes it.
+    Down,
+    /// No connection became free in time.
+    Busy,
+}
+
+impl<S: Stream> Pool<S> {
+    /// A pool without connections.
+    #[must_use]
+    pub fn new(name: Arc<str>, permits: Arc<Permits>) -> Self {
+        Self {
+            name,
+            permits,
+            idle: RefCell::default(),
+            queue: Queue::default(),
+            health: RefCell::default(),
+            leases: RefCell::default(),
+            open: Rc::default(),
+            tried_at: Cell::new(None),
+        }
+    }
+
+    /// Gets a connection, or the right to make one.
+    pub async fn claim(&self, now: impl Fn() -> Moment) -> Claim<S> {
+        let by = now().after(UPSTREAM_WAIT_MAX);
+        loop {
+            if let Some(connection) = self.take_idle() {
+                return Claim::Reused(connection);
+            }
+            if let Some(permit) = self.permits.take() {
+                let may = self.health.borrow_mut().may_try(now());
+                return if may { Claim::Place(self.place(permit)) } else { Claim::Down };
+            }
+            if !self.is_up() {
+                return Claim::Down;
+            }
+            self.permits.want(1);
+            let grant = self.queue.wait(by).await;
+            self.permits.want(-1);
+            match grant {
+                Grant::Connection(connection) => return Claim::Reused(connection),
+                Grant::TryAgain => {}
+                Grant::TimedOut => return Claim::Busy,
+            }
+        }
+    }
+
+    fn place(&self, permit: Permit) -> Place {
+        self.open.set(self.open.get() + 1);
+        Place { _permit: permit, open: Rc::clone(&self.open) }
+    }
+
+    /// The connection used last, so that those too many fall idle; ones that have spoken or closed are dropped.
+    fn take_idle(&self) -> Option<Box<Connection<S>>> {
+        loop {
+            let connection = self.idle.borrow_mut().pop()?;
+            if connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Takes back a connection that may serve again.
+    pub fn give_back(&self, mut connection: Box<Connection<S>>, now: Moment) {
+        connection.idle_since = now;
+        match self.queue.grant(Grant::Connection(connection)) {
+            // Another worker's transaction waits: the permit is worth more to it.
+            Some(Grant::Connection(connection)) if self.permits.is_wanted() => drop(connection),
+            Some(Grant::Connection(connection)) => self.idle.borrow_mut().push(connection),
+            _ => {}
+        }
+    }
+
+    /// Drops a connection that may not serve again, and lets a waiting transaction make its own.
+    pub fn discard(&self, connection: Box<Connection<S>>) {
+        drop(connection);
+        self.permit_is_free();
+    }
+
+    /// Resets a connection in the middle of a message, likewise.
+    pub fn abort(&self, connection: Box<Connection<S>>) {
+        connection.abort();
+        self.permit_is_free();
+    }
+
+    /// A permit came free, or may have.
+    pub fn permit_is_free(&self) {
+        let _nobody_waits = self.queue.grant(Grant::TryAgain);
+    }
+
+    /// A connection was made and greeted.
+    pub fn succeeded(&self, now: Moment) {
+        self.tried_at.set(Some(now));
+        self.health.borrow_mut().succeeded();
+    }
+
+    /// No connection could be made.
+    pub fn failed(&self, now: Moment) {
+        self.tried_at.set(Some(now));
+        self.health.borrow_mut().failed(now);
+        // Whoever waits for this upstream need not wait longer.
+        while self.queue.grant(Grant::TryAgain).is_none() {}
+    }
+
+    /// Whether the last try succeeded.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.health.borrow().is_up()
+    }
+
+    /// When a connection was last tried; `None`: never.
+    #[must_use]
+    pub fn tried_at(&self) -> Option<Moment> {
+        self.tried_at.get()
+    }
+
+    /// Idle connections.
+    #[must_use]
+    pub fn idle(&self) -> u64 {
+        self.idle.borrow().len() as u64
+    }
+
+    /// Connections that serve a transaction or are being made.
+    #[must_use]
+    pub fn busy(&self) -> u64 {
+        self.open.get() - self.idle()
+    }
+
+    /// Whether nothing would be lost with this pool.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        self.idle.borrow().is_empty() && self.queue.is_empty() && self.leases.borrow().is_empty()
+    }
+
+    /// Takes all idle connections out, for a pool that is no longer wanted.
+    pub fn drain(&self) -> Vec<Box<Connection<S>>> {
+        self.idle.take()
+    }
+
+    /// A lease for the transactions of one session.
+    #[must_use]
+    pub fn lease(&self) -> Rc<Lease<S>> {
+        let lease = Rc::new(Lease { parked: RefCell::new(None) });
+        self.leases.borrow_mut().push(Rc::clone(&lease));
+        lease
+    }
+
+    /// Looks after everything that waits; to be called every tick. Gives back connections that have been idle for
+    /// `idle_max`, to take leave of.
+    pub fn look(&self, now: Moment, idle_max: Duration, hold_max: Duration) -> Vec<Box<Connection<S>>> {
+        self.queue.expire(now);
+        self.take_from_silent_clients(now, hold_max);
+        if !self.queue.is_empty() {
+            self.permit_is_free();
+        }
+        let wanted_elsewhere = self.queue.is_empty() && self.permits.is_wanted();
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|connection| !connection.has_spoken());
+        let surplus = usize::from(wanted_elsewhere).min(idle.len());
+        let old = idle.iter().take_while(|connection| now.since(connection.idle_since) >= idle_max).count();
+        idle.drain(..old.max(surplus)).collect()
+    }
+
+    fn take_from_silent_clients(&self, now: Moment, hold_max: Duration) {
+        // A lease that only this list holds belongs to a transaction that is over.
+        self.leases.borrow_mut().retain(|lease| Rc::strong_count(lease) > 1);
+        let silent: Vec<Parked<S>> =
+            self.leases.borrow().iter().filter_map(|lease| lease.take_if_silent(now, hold_max)).collect();
+        for Parked { mut connection, is_in_data, .. } in silent {
+            if is_in_data {
+                self.abort(connection);
+            } else {
+                connection.needs_reset = true;
+                self.give_back(connection, now);
+            }
+        }
+    }
+}
+
+impl<S> Lease<S> {
+    /// Leaves a connection here until the client speaks again.
+    pub fn park(&self, connection: Box<Connection<S>>, since: Moment, is_in_data: bool) {
+        *self.parked.borrow_mut() = Some(Parked { connection, since, is_in_data });
+    }
+
+    /// The connection, if it was not taken away meanwhile.
+    pub fn unpark(&self) -> Option<Box<Connection<S>>> {
+        self.parked.borrow_mut().take().map(|parked| parked.connection)
+    }
+
+    fn take_if_silent(&self, now: Moment, hold_max: Duration) -> Option<Parked<S>> {
+        self.parked.borrow_mut().take_if(|parked| now.since(parked.since) >= hold_max)
+    }
+}

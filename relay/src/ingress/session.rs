@@ -1,0 +1,469 @@
+//! One inbound connection: drives the server machine, asks policy and sink, sends the replies.
+//!
+//! The loop of [`Session::serve`] owns the control flow: the helpers below it decide and return, only the loop and what
+//! it calls directly wait. Replies of one batch of input are gathered and sent once.
+//!
+//! What it must not do: parse, judge a reply of an upstream, or say 250 to a message without [`Custody`].
+
+use std::io;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::body::Body;
+use super::sink::{self, Next, Sink};
+use super::{Ingress, log};
+use crate::custody::Custody;
+use crate::envelope::{Envelope, Peer};
+use crate::io::buffer::{Buffer, Size};
+use crate::io::{Io, Stream, Waiting};
+use crate::limits::{FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, REPLY_TIMEOUT, SLOW_START};
+use crate::meter::{RecipientOutcome, SessionOutcome};
+use crate::smtp::body::Framing;
+use crate::smtp::params::{Mail, Rcpt};
+use crate::smtp::reply::{self, Reply, ReplyBuf};
+use crate::smtp::server::{Answer, Event, Question, Server};
+use crate::units::{Moment, SessionId};
+
+/// One session.
+pub struct Session<I: Io, S: Sink> {
+    ingress: Rc<Ingress<I>>,
+    stream: I::Stream,
+    sink: S,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// Its number.
+    pub id: SessionId,
+    machine: Server,
+    replies: ReplyBuf,
+    input: Bytes,
+    next_buffer: Size,
+    envelope: Option<Envelope>,
+    owed: Vec<Owed>,
+    body: Body,
+    /// When the wait for the next command, or for the message, began.
+    waiting_since: Moment,
+}
+
+/// A postponed recipient: to be asked about, or refused already.
+enum Owed {
+    Ask(Rcpt),
+    Refused(Reply),
+}
+
+/// How a step of the loop ends the session.
+type Flow = ControlFlow<SessionOutcome>;
+
+impl<I: Io, S: Sink> Session<I, S> {
+    /// A session on an accepted connection; `input` is what was read before (behind a PROXY header).
+    pub fn new(
+        ingress: Rc<Ingress<I>>,
+        stream: I::Stream,
+        sink: S,
+        peer: Peer,
+        id: SessionId,
+        input: Bytes,
+    ) -> Self {
+        let machine = Server::new(ingress.profile(peer.listener));
+        Self {
+            ingress,
+            stream,
+            sink,
+            peer,
+            id,
+            machine,
+            replies: ReplyBuf::new(),
+            input,
+            next_buffer: Size::Command,
+            envelope: None,
+            owed: Vec::new(),
+            body: Body::default(),
+            waiting_since: Moment::default(),
+        }
+    }
+
+    /// Serves the client until one of the two has had enough.
+    pub async fn serve(mut self) -> SessionOutcome {
+        let outcome = match self.open().await {
+            ControlFlow::Continue(()) => self.converse().await,
+            ControlFlow::Break(outcome) => outcome,
+        };
+        self.sink.reset();
+        self.farewell(outcome).await;
+        outcome
+    }
+
+    /// RFC 5321 §3.1: the server speaks first; who does not wait for that is no mail client.
+    async fn open(&mut self) -> Flow {
+        self.waiting_since = self.ingress.io.tick();
+        if !self.input.is_empty() || self.stream.waiting() == Waiting::Octets {
+            self.replies.push(&reply::EARLY_TALKER);
+            return ControlFlow::Break(SessionOutcome::Abuse);
+        }
+        self.machine.greet(&mut self.replies);
+        ControlFlow::Continue(())
+    }
+
+    async fn converse(&mut self) -> SessionOutcome {
+        loop {
+            let step = self.machine.step(&self.input, &mut self.replies);
+            let seen = self.input.split_to(step.consumed);
+            let flow = match step.event {
+                Event::NeedInput => self.go_on().await,
+                Event::Question(question) => {
+                    self.body.take(self.machine.pieces(), &seen);
+                    self.decide(question).await;
+                    ControlFlow::Continue(())
+                }
+                Event::Settle => {
+                    self.settle(Next::Other).await;
+                    ControlFlow::Continue(())
+                }
+                Event::Body => {
+                    self.body.take(self.machine.pieces(), &seen);
+                    self.judge_header();
+                    ControlFlow::Continue(())
+                }
+                Event::BodyFault(fault) => {
+                    self.log_refusal(&fault.reply());
+                    self.end_transaction();
+                    ControlFlow::Continue(())
+                }
+                Event::Reset => {
+                    self.end_transaction();
+                    ControlFlow::Continue(())
+                }
+                // No profile offers STARTTLS before there is TLS; a machine that asks for it all the same is at fault.
+                Event::StartTls => ControlFlow::Break(SessionOutcome::Fault),
+                Event::Close => ControlFlow::Break(self.machine_outcome()),
+            };
+            if let ControlFlow::Break(outcome) = flow {
+                return outcome;
+            }
+        }
+    }
+
+    fn machine_outcome(&self) -> SessionOutcome {
+        if self.replies.as_bytes().ends_with(b" Bye\r\n") {
+            SessionOutcome::Quit
+        } else {
+            SessionOutcome::Abuse
+        }
+    }
+
+    /// The machine has used what it can of the input: send what there is to send, then read more.
+    async fn go_on(&mut self) -> Flow {
+        if !self.input.is_empty() && !self.replies.is_full() {
+            return ControlFlow::Continue(());
+        }
+        self.send_replies().await?;
+        if !self.input.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        self.stream_body().await;
+        if self.ingress.is_draining() && self.machine.is_idle() {
+            self.replies.push(&reply::SHUTTING_DOWN);
+            return ControlFlow::Break(SessionOutcome::Stopped);
+        }
+        self.receive().await
+    }
+
+    async fn receive(&mut self) -> Flow {
+        let buffer = Buffer::take(self.next_buffer);
+        self.stream.set_interruptible(self.machine.is_idle());
+        let by = self.deadline();
+        let (result, buffer) = self.stream.receive(buffer, by).await;
+        match result {
+            Ok(0) => ControlFlow::Break(SessionOutcome::Lost),
+            Ok(_) => {
+                self.adapt(&buffer);
+                self.input = buffer.freeze();
+                ControlFlow::Continue(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => self.time_out(),
+            Err(_) => ControlFlow::Break(SessionOutcome::Lost),
+        }
+    }
+
+    fn time_out(&mut self) -> Flow {
+        let (reply, outcome) = if self.ingress.is_draining() {
+            (reply::SHUTTING_DOWN, SessionOutcome::Stopped)
+        } else {
+            (reply::TIMEOUT, SessionOutcome::Timeout)
+        };
+        self.replies.push(&reply);
+        ControlFlow::Break(outcome)
+    }
+
+    /// The wait for a command has one deadline, however slowly it trickles in; a message has one for the next octets
+    /// and one for its rate (`SESSION_MIN_RATE`, after a grace of [`SLOW_START`]).
+    fn deadline(&self) -> Moment {
+        let config = self.ingress.config();
+        let now = self.ingress.io.tick();
+        if !self.machine.is_in_body() {
+            return self.waiting_since.after(config.command_timeout);
+        }
+        let next = now.after(config.data_timeout);
+        let rate = u64::from(config.session_min_rate);
+        match self.machine.body_octets().checked_div(rate) {
+            Some(seconds) => next.min(self.waiting_since.after(SLOW_START + Duration::from_secs(seconds))),
+            None => next,
+        }
+    }
+
+    /// A body that fills its buffers gets larger ones; everything else is served by small ones.
+    fn adapt(&mut self, filled: &Buffer) {
+        let is_in_body = self.machine.is_in_body();
+        if !is_in_body {
+            self.next_buffer = Size::Command;
+            self.waiting_since = self.ingress.io.tick();
+        } else if filled.spare() == 0 {
+            self.next_buffer = self.next_buffer.larger();
+        }
+    }
+
+    async fn send_replies(&mut self) -> Flow {
+        if self.replies.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let by = self.ingress.io.tick().after(REPLY_TIMEOUT);
+        let (result, octets) = self.stream.send_octets(self.replies.take(), by).await;
+        self.replies.give_back(octets);
+        match result {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                ControlFlow::Break(SessionOutcome::Timeout)
+            }
+            Err(_) => ControlFlow::Break(SessionOutcome::Lost),
+        }
+    }
+
+    async fn decide(&mut self, question: Question) {
+        match question {
+            Question::Mail(mail) => self.decide_mail(mail),
+            Question::Rcpt(rcpt) => {
+                let owed = match self.ingress.judge_recipient(&self.peer, &rcpt) {
+                    Ok(()) => Owed::Ask(rcpt),
+                    Err(reply) => Owed::Refused(reply),
+                };
+                self.owed.push(owed);
+                self.machine.postpone();
+            }
+            Question::OpenBody { framing, .. } => self.decide_body(framing).await,
+            Question::Message => self.conclude().await,
+            // Only a profile with AUTH asks this, and none has it before there is TLS.
+            Question::Auth(_) => self.machine.answer(Answer::Refuse(reply::AUTH_FAILED), &mut self.replies),
+        }
+    }
+
+    fn decide_mail(&mut self, mail: Mail) {
+        let verdict = self.ingress.judge_sender(&self.peer, &mail);
+        let answer = match verdict {
+            Ok(()) => {
+                let id = self.ingress.issue_queue_id();
+                self.envelope = Some(Envelope { id, mail, recipients: Vec::new() });
+                Answer::Accept
+            }
+            Err(reply) => {
+                log::sender_refused(self, &mail, &reply);
+                Answer::Refuse(reply)
+            }
+        };
+        self.machine.answer(answer, &mut self.replies);
+    }
+
+    /// Answers the postponed recipients, in order.
+    async fn settle(&mut self, next: Next) {
+        let Some(mut envelope) = self.envelope.take() else { return };
+        let owed = std::mem::take(&mut self.owed);
+        let asked: Vec<Rcpt> = owed.iter().filter_map(Owed::asked).cloned().collect();
+        let mut verdicts =
+            if asked.is_empty() { Vec::new() } else { self.sink.recipients(&envelope, &asked, next).await }
+                .into_iter();
+        for owed in owed {
+            let answer = match owed {
+                Owed::Refused(reply) => Err((None, reply)),
+                Owed::Ask(rcpt) => match verdicts.next().unwrap_or(Err(reply::LOCAL_ERROR)) {
+                    Ok(()) => Ok(rcpt),
+                    Err(reply) => Err((Some(rcpt), reply)),
+                },
+            };
+            let answer = match answer {
+                Ok(rcpt) => {
+                    envelope.recipients.push(rcpt);
+                    Answer::Accept
+                }
+                Err((rcpt, reply)) => {
+                    self.count_refused(&reply, 1);
+                    log::recipient_refused(self, &envelope, rcpt.as_ref(), &reply);
+                    Answer::Refuse(reply)
+                }
+            };
+            self.machine.answer(answer, &mut self.replies);
+        }
+        self.envelope = Some(envelope);
+    }
+
+    async fn decide_body(&mut self, framing: Framing) {
+        let next = if framing == Framing::Data { Next::Data } else { Next::Other };
+        self.settle(next).await;
+        let Some(envelope) = &self.envelope else { return };
+        let opened = if envelope.recipients.is_empty() {
+            // The machine knows that nobody is left and says so itself.
+            Err(reply::NO_RECIPIENTS)
+        } else {
+            self.sink.open(envelope).await
+        };
+        let answer = match opened {
+            Ok(form) => {
+                let fields = self.ingress.fields(&self.peer, &self.machine, envelope);
+                self.body.begin(form, fields);
+                self.waiting_since = self.ingress.io.tick();
+                Answer::Open(form)
+            }
+            Err(reply) => {
+                self.log_refusal(&reply);
+                Answer::Refuse(reply)
+            }
+        };
+        self.machine.answer(answer, &mut self.replies);
+        // Where no recipient was taken the transaction stays open for more of them.
+        if !self.machine.is_in_transaction() {
+            self.end_transaction();
+        }
+    }
+
+    /// The header section may be refused as soon as it is known.
+    fn judge_header(&mut self) {
+        let judged = self.body.judge(self.ingress.config().hops_max);
+        if let Err(reply) = judged {
+            self.give_up(reply);
+        }
+    }
+
+    /// What of the message is ready goes on its way, while more of it is awaited.
+    async fn stream_body(&mut self) {
+        let Some(envelope) = &self.envelope else { return };
+        let Some(slices) = self.body.ready() else { return };
+        if let Err(reply) = self.sink.body(envelope, slices).await {
+            self.give_up(reply);
+        }
+    }
+
+    fn give_up(&mut self, reply: Reply) {
+        self.log_refusal(&reply);
+        self.machine.refuse_body(reply);
+        self.end_transaction();
+    }
+
+    /// The message is complete: it has one fate, and the client hears it.
+    async fn conclude(&mut self) {
+        let ended = self.ingress.io.now();
+        let verdict = self.verdict().await;
+        let delay = self.ingress.io.now().since(ended);
+        self.waiting_since = self.ingress.io.tick();
+        if let Some(envelope) = self.envelope.take() {
+            self.ingress.meter(|meter| {
+                meter.messages_received[self.peer.listener] += 1;
+                meter.accept.record_duration(delay);
+            });
+            match &verdict {
+                Ok(custody) => self.note_taken(&envelope, custody, delay),
+                Err(reply) => {
+                    self.count_refused(reply, envelope.recipients.len());
+                    log::message_refused(self, &envelope, reply, delay);
+                }
+            }
+        }
+        match verdict {
+            Ok(custody) => self.machine.taken(&custody, &mut self.replies),
+            Err(reply) => self.machine.refused(&reply, &mut self.replies),
+        }
+        self.end_transaction();
+    }
+
+    async fn verdict(&mut self) -> Result<Custody, Reply> {
+        let Some(envelope) = &self.envelope else { return Err(reply::LOCAL_ERROR) };
+        self.body.finish();
+        self.body.judge(self.ingress.config().hops_max)?;
+        let content = sink::Content {
+            octets: self.machine.body_octets() + self.body.octets_added(),
+            has_8bit: self.machine.body_has_8bit(),
+        };
+        self.sink.finish(envelope, self.body.rest(), content).await
+    }
+
+    fn note_taken(&self, envelope: &Envelope, custody: &Custody, delay: Duration) {
+        let recipients = envelope.recipients.len() as u64;
+        let octets = self.machine.body_octets();
+        self.ingress.meter(|meter| {
+            meter.messages_relayed[custody.holder()] += 1;
+            meter.recipients[RecipientOutcome::Delivered] += recipients;
+            meter.delivery.record_duration(delay);
+            meter.message_octets[crate::meter::Direction::In] += octets;
+            meter.message_octets[crate::meter::Direction::Out] += octets + self.body.octets_added();
+        });
+        log::relayed(self, envelope, custody, delay);
+    }
+
+    fn count_refused(&self, reply: &Reply, recipients: usize) {
+        let outcome =
+            if reply.is_permanent() { RecipientOutcome::Rejected } else { RecipientOutcome::Deferred };
+        self.ingress.meter(|meter| meter.recipients[outcome] += recipients as u64);
+    }
+
+    fn log_refusal(&self, reply: &Reply) {
+        if let Some(envelope) = &self.envelope {
+            self.count_refused(reply, envelope.recipients.len());
+            log::message_refused(self, envelope, reply, Duration::ZERO);
+        }
+    }
+
+    /// The one way out of a transaction, on this side of the machine (I9).
+    fn end_transaction(&mut self) {
+        self.envelope = None;
+        self.owed.clear();
+        self.body.clear();
+        self.sink.reset();
+        self.next_buffer = Size::Command;
+    }
+
+    /// The last reply, and a close that lets the client read it: unread octets would turn it into a reset.
+    async fn farewell(&mut self, outcome: SessionOutcome) {
+        if self.send_replies().await.is_break()
+            || matches!(outcome, SessionOutcome::Quit | SessionOutcome::Lost)
+        {
+            return;
+        }
+        self.stream.finish_sending();
+        let by = self.ingress.io.now().after(FAREWELL_TIMEOUT);
+        let mut read = 0;
+        while read < FAREWELL_OCTETS_MAX {
+            match self.stream.receive(Buffer::take(Size::Command), by).await.0 {
+                Ok(octets @ 1..) => read += octets,
+                _ => return,
+            }
+        }
+    }
+
+    /// The machine, for what logs tell of a session.
+    pub fn machine(&self) -> &Server {
+        &self.machine
+    }
+
+    /// The sink, likewise.
+    pub fn sink(&self) -> &S {
+        &self.sink
+    }
+}
+
+impl Owed {
+    fn asked(&self) -> Option<&Rcpt> {
+        match self {
+            Self::Ask(rcpt) => Some(rcpt),
+            Self::Refused(_) => None,
+        }
+    }
+}

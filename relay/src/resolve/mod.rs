@@ -1,0 +1,175 @@
+//! Names to addresses: mail exchangers and hosts, for workers.
+//!
+//! A worker holds a [`Resolver`]: a cache of its own, and a channel to the one [`Service`] on the control plane's
+//! thread, which does the look-ups. A worker never waits for a name that it knows; a name whose time is over is asked
+//! again, and where that fails for the moment, what was known before is used on ([`cache`]).
+//!
+//! What counts as known: RFC 5321 §5.1 (exchangers in order of preference, at random among equals, the name itself
+//! where there are none), RFC 7505 (a null MX takes no mail). Every failure but these is transient (a name server
+//! that fails must never bounce mail), and "no such name" is left to the caller to judge.
+//!
+//! Must not: open a connection to an upstream, or let a peer's name grow memory without a bound.
+
+pub mod cache;
+pub mod service;
+
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use cache::Cache;
+pub use service::Service;
+
+use crate::io::clock;
+use crate::limits;
+
+/// How a name is to be looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `name`: its mail exchangers, else its own addresses.
+    MxThenAddress,
+    /// `[name]`: its own addresses.
+    AddressOnly,
+}
+
+/// Where the mail of a name goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// The hosts, in order of preference, equals in random order; each with at least one address.
+    pub hosts: Vec<Host>,
+    /// How long this may be used, within `limits::DNS_TTL_MIN` and `limits::DNS_TTL_MAX`.
+    pub valid_for: Duration,
+}
+
+/// One host that takes mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Its name, without the root's dot.
+    pub name: Arc<str>,
+    /// The preference of its MX record, lower first; 0 without one.
+    pub preference: u16,
+    /// Its addresses, IPv4 and IPv6 by turns, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Why there is no address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// For the moment; the text tells the log why.
+    Transient(String),
+    /// The name does not exist, or has neither exchanger nor address.
+    NoSuchName,
+    /// The domain says that it takes no mail (RFC 7505): `556 5.1.10`.
+    NullMx,
+}
+
+/// One question of a worker.
+#[derive(Debug)]
+pub struct Query {
+    /// The name, without the root's dot.
+    pub name: Arc<str>,
+    /// How it is looked up.
+    pub kind: Kind,
+    /// Where the answer goes.
+    pub answer: flume::Sender<Result<Resolution, Failure>>,
+}
+
+/// What is asked of the service.
+#[derive(Debug)]
+pub enum Request {
+    /// A name.
+    Look(Query),
+    /// Use these name servers from now on, the system's where there are none, and read the system's files again.
+    Configure(Vec<SocketAddr>),
+}
+
+/// The channel to the service: the first end is for workers and reloads, the second for [`Service::new`].
+#[must_use]
+pub fn channel() -> (flume::Sender<Request>, flume::Receiver<Request>) {
+    flume::bounded(limits::DNS_QUERIES_MAX)
+}
+
+/// A worker's way to addresses. It belongs to one thread.
+#[derive(Debug)]
+pub struct Resolver {
+    service: flume::Sender<Request>,
+    cache: RefCell<Cache>,
+    random: Cell<u64>,
+}
+
+impl Resolver {
+    /// One that asks the service behind this channel.
+    #[must_use]
+    pub fn new(service: flume::Sender<Request>) -> Self {
+        // Not for secrets: the order among equals only has to differ between workers and processes.
+        let random = Cell::new(RandomState::new().hash_one(0) | 1);
+        Self { service, cache: RefCell::default(), random }
+    }
+
+    /// The hosts of a name. Waits for the service where the name is not known, at most
+    /// `limits::DNS_LOOKUP_TIMEOUT`.
+    ///
+    /// # Errors
+    /// Why there is none; also kept for a short while.
+    pub async fn resolve(&self, name: &Arc<str>, kind: Kind) -> Result<Resolution, Failure> {
+        let known = self.cache.borrow().fresh(name, kind, clock::now());
+        let mut result = match known {
+            Some(known) => known,
+            None => {
+                let answer = self.ask(name, kind).await;
+                self.cache.borrow_mut().keep(name, kind, answer, clock::now())
+            }
+        };
+        if let Ok(resolution) = &mut result {
+            shuffle_equals(&mut resolution.hosts, || self.random());
+        }
+        result
+    }
+
+    /// Forgets everything, as a reload or a flush asks.
+    pub fn forget(&self) {
+        self.cache.borrow_mut().clear();
+    }
+
+    async fn ask(&self, name: &Arc<str>, kind: Kind) -> Result<Resolution, Failure> {
+        let (answer, answered) = flume::bounded(1);
+        let query = Query { name: Arc::clone(name), kind, answer };
+        let gone = |_| Failure::Transient("the resolver has ended".to_owned());
+        match self.service.try_send(Request::Look(query)) {
+            Ok(()) => answered.recv_async().await.map_err(gone)?,
+            Err(flume::TrySendError::Full(_)) => Err(Failure::Transient("too many look-ups".to_owned())),
+            Err(flume::TrySendError::Disconnected(_)) => gone(flume::RecvError::Disconnected).into(),
+        }
+    }
+
+    /// xorshift64: good enough to spread load.
+    fn random(&self) -> u64 {
+        let mut state = self.random.get();
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.random.set(state);
+        state
+    }
+}
+
+impl From<Failure> for Result<Resolution, Failure> {
+    fn from(failure: Failure) -> Self {
+        Err(failure)
+    }
+}
+
+/// Puts hosts of equal preference in random order; the order of preferences stays (RFC 5321 §5.1).
+fn shuffle_equals(hosts: &mut [Host], mut random: impl FnMut() -> u64) {
+    for equals in hosts.chunk_by_mut(|a, b| a.preference == b.preference) {
+        for last in (1..equals.len()).rev() {
+            let chosen = usize::try_from(random() % (last as u64 + 1)).unwrap_or(0);
+            equals.swap(last, chosen);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,6 @@
+//! The real daemon between real peers. What this machine does not have is skipped visibly.
+
+mod clients;
+mod haproxy;
+mod postfix;
+mod sink_and_source;
