@@ -52,10 +52,15 @@ fn main() {
         }
         let medians = rows.map(median);
         for (name, rate) in
-            ["a file a message, fsync and rename", "one file, fdatasync a message", "group commit"].iter().zip(medians)
+            ["a file a message, fsync and rename", "one file, fdatasync a message", "group commit"]
+                .iter()
+                .zip(medians)
         {
             let ratio = rate.commits / medians[0].commits;
-            println!("| {name} | {committers} | {:.0} | {:.1} | {ratio:.1}x |", rate.commits, rate.cpu_micros);
+            println!(
+                "| {name} | {committers} | {:.0} | {:.1} | {ratio:.1}x |",
+                rate.commits, rate.cpu_micros
+            );
         }
     }
 }
@@ -97,7 +102,8 @@ fn file_each(directory: &Path, committers: usize) -> u64 {
     let directory = tempfile::tempdir_in(directory).expect("a directory");
     let names = File::open(directory.path()).expect("the directory");
     committing(committers, |number| {
-        let (draft, path) = (directory.path().join(format!("{number}.tmp")), directory.path().join(number.to_string()));
+        let (draft, path) =
+            (directory.path().join(format!("{number}.tmp")), directory.path().join(number.to_string()));
         let mut file = File::create(&draft).expect("a file");
         file.write_all(&[b'x'; BODY_OCTETS]).expect("room");
         file.sync_all().expect("a sync");

@@ -24,7 +24,8 @@ const TOGETHER: usize = 512;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
-    let messages: usize = arguments.next().map_or(1_000_000, |count| count.parse().expect("a number of messages"));
+    let messages: usize =
+        arguments.next().map_or(1_000_000, |count| count.parse().expect("a number of messages"));
     let directory = arguments.next().map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let directory = tempfile::tempdir_in(directory).expect("a directory to write to");
     fill(directory.path(), messages);

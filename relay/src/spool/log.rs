@@ -1,11 +1,7 @@
-//! A worker's log: committers append to the batch that fills; the writer puts one batch after the other on the disk.
+//! A worker's log, the committers' side: they append to the batch that fills, and wait until it is on the disk.
 //!
 //! **Natural group commit.** While one batch is in flight the next one fills; when the disk answers, the next goes. There is
 //! no timer: an idle disk writes a lone message at once, a busy one writes hundreds together.
-//!
-//! **A write that fails** is never tried again on its segment: what the kernel says of a second try means nothing. The
-//! batch, still whole in memory, goes to another segment; if that fails too, its committers are refused and the log stops
-//! accepting until [`Spool::revive`] has written something.
 //!
 //! What it must not do: answer a committer before its write has returned, decide anything about delivery, read a clock.
 
@@ -14,7 +10,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
@@ -25,9 +21,9 @@ use super::index::{Keys, Place, Slot, Summary};
 use super::ledger::Ledger;
 use super::payload;
 use super::record::{Header, Kind};
-use super::recover::Shard;
-use super::segment::{Catalogue, Segment, UseId, head};
-use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files};
+use super::segment::{Catalogue, Segment, UseId};
+use super::shard::Shard;
+use crate::io::files::{Aligned, File, Files};
 use crate::units::{Moment, QueueId, WorkerId};
 
 /// The spool of one worker. Clones are the same spool; they stay on the worker's thread.
@@ -49,7 +45,7 @@ pub(super) struct Inner<F: Files> {
     pub(super) files: F,
     pub(super) worker: WorkerId,
     pub(super) catalogue: Arc<Catalogue>,
-    clock: fn() -> Moment,
+    pub(super) clock: fn() -> Moment,
     pub(super) desk: RefCell<Desk<F>>,
 }
 
@@ -57,19 +53,19 @@ pub(super) struct Inner<F: Files> {
 #[derive(Debug)]
 pub(super) struct Desk<F: Files> {
     pub(super) ledger: Ledger,
-    filling: Batch,
+    pub(super) filling: Batch,
     /// The other buffer, while nothing is in flight.
-    idle: Option<Aligned>,
+    pub(super) idle: Option<Aligned>,
     sequence: u64,
     pub(super) health: Health,
     /// The segment that is written.
     pub(super) active: Option<Active<F::File>>,
     /// Tombstones that could not be written, for when writing works again.
-    owed: Vec<(QueueId, Effect)>,
+    pub(super) owed: Vec<(QueueId, Effect)>,
     /// Open files, for reading.
     pub(super) open: HashMap<UseId, Rc<F::File>>,
-    writer: Option<Waker>,
-    room: Vec<Waker>,
+    pub(super) writer: Option<Waker>,
+    pub(super) room: Vec<Waker>,
     pub(super) closing: bool,
     pub(super) counters: Counters,
 }
@@ -78,8 +74,8 @@ pub(super) struct Desk<F: Files> {
 #[derive(Debug)]
 pub(super) struct Active<T> {
     pub(super) segment: Arc<Segment>,
-    file: Rc<T>,
-    at: u64,
+    pub(super) file: Rc<T>,
+    pub(super) at: u64,
 }
 
 impl<T> Clone for Active<T> {
@@ -132,7 +128,7 @@ impl Default for Counters {
 }
 
 impl Counters {
-    fn count(&mut self, micros: u128, messages: u32, result: Result<(), Refusal>) {
+    pub(super) fn count(&mut self, micros: u128, messages: u32, result: Result<(), Refusal>) {
         self.sync_micros.saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
         self.batch_messages.saturating_record(u64::from(messages));
         self.write_failures += u64::from(result.is_err());
@@ -148,10 +144,8 @@ pub struct Terms {
     pub next: Next,
 }
 
-/// Places that a batch is tried at.
-const WRITE_ATTEMPTS: usize = 2;
 /// Octets that a batch's buffer may keep beyond the usual, after a long record.
-const BUFFER_SLACK_OCTETS: usize = 256 * 1024;
+pub(super) const BUFFER_SLACK_OCTETS: usize = 256 * 1024;
 
 impl<F: Files> Spool<F> {
     /// The spool of a worker that takes over a shard; see [`recover`](super::recover).
@@ -317,17 +311,6 @@ impl<F: Files> Spool<F> {
         self.inner.catalogue.wake();
     }
 
-    /// Writes batch after batch, until the spool is closed. One task a spool; it must not be dropped while it runs.
-    pub async fn write(self) {
-        while let Some(mut batch) = poll_fn(|cx| self.inner.poll_batch(cx)).await {
-            let start = (self.inner.clock)();
-            let result = self.inner.store(&mut batch).await;
-            let micros = (self.inner.clock)().since(start).as_micros();
-            self.inner.desk.borrow_mut().counters.count(micros, batch.messages, result);
-            self.inner.finish(batch, result);
-        }
-    }
-
     /// Appends a message's own record as soon as there is room in a batch.
     pub(super) async fn append_message(
         &self,
@@ -395,169 +378,6 @@ impl<F: Files> Inner<F> {
         })
         .await;
     }
-
-    /// The batch that has filled while the last one was written; `None` once the spool is closed.
-    fn poll_batch(&self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
-        let mut desk = self.desk.borrow_mut();
-        if desk.filling.is_empty() {
-            if desk.closing {
-                return Poll::Ready(None);
-            }
-            desk.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let octets = desk.idle.take().unwrap_or_else(|| Aligned::with_capacity(BUFFER_SLACK_OCTETS));
-        let batch = std::mem::replace(&mut desk.filling, Batch::new(octets));
-        acknowledge_early(&batch);
-        let room = std::mem::take(&mut desk.room);
-        drop(desk);
-        room.into_iter().for_each(Waker::wake);
-        Poll::Ready(Some(batch))
-    }
-
-    /// Puts a batch on the disk, at a second place if the first one fails.
-    async fn store(&self, batch: &mut Batch) -> Result<(), Refusal> {
-        let mut refusal = Refusal::Failed;
-        for _ in 0..WRITE_ATTEMPTS {
-            let length = batch.octets.len().next_multiple_of(BLOCK_OCTETS);
-            let active = self.active(length as u64).await?;
-            batch.stamp(&active.segment, active.at);
-            self.note_debts(batch, &active.segment);
-            let octets = std::mem::replace(&mut batch.octets, Aligned::with_capacity(0));
-            let (result, octets) = active.file.write_all(octets, active.at).await;
-            batch.octets = octets;
-            match result {
-                Ok(()) if batch.octets.len() == length => {
-                    self.settle_in(batch, &active);
-                    return Ok(());
-                }
-                Ok(()) => {}
-                Err(error) => refusal = Refusal::of(&error),
-            }
-            self.abandon(&active);
-            if batch.octets.len() != length {
-                break;
-            }
-        }
-        Err(refusal)
-    }
-
-    /// The segment is not used again before those that its tombstones speak about.
-    fn note_debts(&self, batch: &Batch, segment: &Segment) {
-        let carry = std::mem::take(&mut self.desk.borrow_mut().ledger.carry);
-        carry.iter().chain(&batch.tombstones).for_each(|&other| segment.wait_for(other));
-    }
-
-    /// The batch stands on the disk: the index learns of it.
-    fn settle_in(&self, batch: &mut Batch, active: &Active<F::File>) {
-        let mut desk = self.desk.borrow_mut();
-        let length = batch.octets.len() as u64;
-        desk.counters.octets_written += length;
-        if let Some(active) = &mut desk.active {
-            active.at += length;
-        }
-        for entry in batch.entries.drain(..) {
-            let offset = active.at + entry.at as u64;
-            let place = Place::new(active.segment.id, offset, entry.header.payload_octets);
-            desk.ledger.apply(entry.effect, &active.segment, place);
-        }
-        desk.health = Health::Serving;
-    }
-
-    /// Never writes to this segment again. What stands there may be read, and may come back at a restart: tombstones of
-    /// the batch's messages must outlive it.
-    fn abandon(&self, active: &Active<F::File>) {
-        let mut desk = self.desk.borrow_mut();
-        active.segment.mark_bad();
-        desk.ledger.carry.insert(active.segment.id);
-        desk.active = None;
-        desk.ledger.close(active.segment.id);
-        drop(desk);
-        self.catalogue.wake();
-    }
-
-    /// Answers the committers, and keeps the buffer for the next batch.
-    fn finish(&self, batch: Batch, result: Result<(), Refusal>) {
-        let mut desk = self.desk.borrow_mut();
-        if let Err(refusal) = result {
-            desk.health = if refusal == Refusal::Full { Health::Full } else { Health::Broken };
-            for entry in batch.entries {
-                match (entry.header.kind, entry.header.id) {
-                    (Kind::Done, Some(id)) => desk.owed.push((id, entry.effect)),
-                    _ => desk.ledger.give_up(entry.effect),
-                }
-            }
-            desk.ledger.carry.extend(&batch.tombstones);
-        }
-        let mut octets = batch.octets;
-        octets.clear();
-        let usual = self.catalogue.geometry().batch_octets + BUFFER_SLACK_OCTETS;
-        if octets.capacity() <= usual.next_multiple_of(BLOCK_OCTETS) * 2 {
-            desk.idle = Some(octets);
-        }
-        drop(desk);
-        batch.outcome.resolve(result);
-    }
-
-    /// The segment for a batch of this length: the one that is open, or the next.
-    async fn active(&self, length: u64) -> Result<Active<F::File>, Refusal> {
-        let open = self.desk.borrow().active.clone();
-        if let Some(active) = open {
-            if active.at + length <= active.segment.octets {
-                return Ok(active);
-            }
-            let mut desk = self.desk.borrow_mut();
-            desk.active = None;
-            desk.ledger.close(active.segment.id);
-            drop(desk);
-            self.catalogue.wake();
-        }
-        self.open_next().await
-    }
-
-    async fn open_next(&self) -> Result<Active<F::File>, Refusal> {
-        let segment = match self.catalogue.open_spare() {
-            Some(segment) => segment,
-            None => {
-                self.make_spare().await?;
-                self.catalogue.open_spare().ok_or(Refusal::Full)?
-            }
-        };
-        self.catalogue.wake();
-        self.desk.borrow_mut().ledger.begin(&segment);
-        let opened = self.files.open(&self.catalogue.path(segment.number), Access::Write).await;
-        let mut desk = self.desk.borrow_mut();
-        match opened {
-            Ok(file) => {
-                let file = Rc::new(file);
-                desk.open.insert(segment.id, Rc::clone(&file));
-                let active = Active { segment, file, at: BLOCK_OCTETS as u64 };
-                desk.active = Some(active.clone());
-                Ok(active)
-            }
-            Err(error) => {
-                segment.mark_bad();
-                desk.ledger.close(segment.id);
-                Err(Refusal::of(&error))
-            }
-        }
-    }
-
-    /// Makes one more spare segment, if the budget allows it.
-    pub(super) async fn make_spare(&self) -> Result<(), Refusal> {
-        let spare = self.catalogue.plan().ok_or(Refusal::Full)?;
-        let path = self.catalogue.path(spare.number);
-        match self.files.make(&path, head(spare, self.worker), spare.octets).await {
-            Ok(()) => {
-                self.catalogue.plan_made(spare);
-                Ok(())
-            }
-            Err(error) => {
-                self.catalogue.plan_failed(spare);
-                Err(Refusal::of(&error))
-            }
-        }
-    }
 }
 
 impl<F: Files> Desk<F> {
@@ -578,13 +398,4 @@ impl<F: Files> Desk<F> {
             writer.wake();
         }
     }
-}
-
-fn acknowledge_early(batch: &Batch) {
-    #[cfg(test)]
-    if super::record::switches::is_broken(super::record::switches::Broken::AckBeforeSync) {
-        batch.outcome.resolve(Ok(()));
-    }
-    #[cfg(not(test))]
-    let _ = batch;
 }

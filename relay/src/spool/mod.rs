@@ -5,10 +5,10 @@
 //! | [`config`] | what an operator may set |
 //! | [`record`], [`entry`] | records, envelopes and states as octets on disk: pure |
 //! | `segment` | which segments are used, spare, or may be used again |
-//! | `log`, `batch`, `draft` | one log per worker, natural group commit |
+//! | `log`, `writer`, `batch`, `draft` | one log per worker, natural group commit |
 //! | `keep` | segments made ahead, retired and emptied; long-deferred messages moved to files of their own |
 //! | `read` | messages back from the disk |
-//! | [`recover`], `scan` | taking over at start, and `queue fsck` |
+//! | [`recover`](mod@recover), `scan`, `shard` | taking over at start, and `queue fsck` |
 //! | [`schedule`] | what is due: pure |
 //!
 //! **Layout of the directory** (mode 0700): `format-1`; `segments/NNNNNNNN.seg`, the logs; `archive/ID.msg`, one message
@@ -38,9 +38,11 @@ mod payload;
 mod read;
 mod scan;
 mod segment;
+mod shard;
 #[cfg(test)]
 mod tests;
 mod wire;
+mod writer;
 
 pub use config::Config;
 
@@ -49,6 +51,7 @@ pub use draft::Draft;
 pub use index::{Keys, Summary};
 pub use log::{Counters, Health, Spool, Terms};
 pub use read::{Body, Message, ReadFault};
-pub use recover::{RecoverFault, Recovered, Report, Setup, Shard, Touch, recover};
+pub use recover::recover;
 pub use scan::Damage;
 pub use segment::{Catalogue, Geometry};
+pub use shard::{RecoverFault, Recovered, Report, Setup, Shard, Touch};

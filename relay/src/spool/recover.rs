@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::entry::{Entry, State};
@@ -17,119 +17,12 @@ use super::ledger::Unlink;
 use super::payload;
 use super::read::archive_site;
 use super::record::{FORMAT, Flaw, HEADER_OCTETS, Header, Kind, Site};
-use super::scan::{Damage, Newer, Scanner, Step};
-use super::segment::{ARCHIVE, Catalogue, Geometry, QUARANTINE, SEGMENTS, Segment, Spare, UseId, number_of};
+use super::scan::{Scanner, Step};
+use super::segment::{ARCHIVE, Catalogue, QUARANTINE, SEGMENTS, Segment, Spare, UseId, number_of};
+use super::shard::{Adopted, RecoverFault, Recovered, Report, Setup, Shard, Touch};
 use super::wire::Source;
 use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files, Found};
 use crate::units::QueueId;
-
-/// What is to be taken over, and by how many.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// The spool's directory.
-    pub directory: PathBuf,
-    /// The sizes of what is made from now on.
-    pub geometry: Geometry,
-    /// `QUEUE_BYTES_MAX` in octets.
-    pub octets_max: u64,
-    /// Workers that share the messages; at least 1.
-    pub workers: u16,
-    /// Whether the disk may be changed: directories made, rests of unfinished work removed, damage copied aside.
-    pub touch: Touch,
-}
-
-/// Whether a scan changes anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Touch {
-    /// It may.
-    Tidy,
-    /// It looks only: `queue fsck`.
-    Nothing,
-}
-
-/// What was found.
-#[derive(Debug)]
-pub struct Recovered {
-    /// One for each worker, in order.
-    pub shards: Vec<Shard>,
-    /// What the scan saw.
-    pub report: Report,
-}
-
-/// The messages of one worker, for [`Spool::open`](super::Spool::open).
-#[derive(Debug)]
-pub struct Shard {
-    pub(super) index: Index,
-    pub(super) adopted: Arc<Adopted>,
-    pub(super) sequence: u64,
-    pub(super) unlinks: Vec<Unlink>,
-}
-
-/// The segments that were found, held until every worker has taken its share.
-#[derive(Debug)]
-pub(super) struct Adopted {
-    pub(super) catalogue: Arc<Catalogue>,
-    pub(super) segments: HashMap<UseId, Arc<Segment>>,
-}
-
-impl Drop for Adopted {
-    fn drop(&mut self) {
-        self.segments.values().for_each(|segment| self.catalogue.let_go(segment));
-    }
-}
-
-/// What a scan saw, for the log and for `queue fsck`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Segments with records.
-    pub segments: usize,
-    /// Segments without.
-    pub spares: usize,
-    /// Archive files.
-    pub archived: usize,
-    /// Records that are whole.
-    pub records: u64,
-    /// Messages to be delivered.
-    pub messages: u64,
-    /// Octets of their bodies.
-    pub octets: u64,
-    /// Octets that should be records and are not. A write that a crash has torn looks like this too.
-    pub damage: Vec<Damage>,
-    /// Messages whose record is whole but lacks chunks, or says what cannot be.
-    pub incomplete: Vec<QueueId>,
-    /// Files that are no part of a spool.
-    pub strange: Vec<PathBuf>,
-    /// Blocks that the disk could not read.
-    pub unreadable_blocks: u64,
-}
-
-/// Why a spool is not taken over.
-#[derive(Debug)]
-pub enum RecoverFault {
-    /// It was written by a newer version: this is its format.
-    Newer(u16),
-    /// The disk says no.
-    Io(PathBuf, io::Error),
-}
-
-impl std::fmt::Display for RecoverFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Newer(format) => {
-                write!(f, "the spool has format {format}, and this version knows up to {FORMAT}")
-            }
-            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for RecoverFault {}
-
-impl From<Newer> for RecoverFault {
-    fn from(newer: Newer) -> Self {
-        Self::Newer(newer.0)
-    }
-}
 
 /// Damaged stretches that are copied aside at one start; the report has all of them.
 const QUARANTINED_MAX: usize = 64;
@@ -492,13 +385,6 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
             shards.push(Shard { index, adopted: Arc::clone(&adopted), sequence: self.sequence, unlinks });
         }
         Recovered { shards, report: self.report }
-    }
-}
-
-impl Shard {
-    /// All messages of this worker, for the schedule.
-    pub fn summaries(&self) -> impl Iterator<Item = super::Summary> {
-        self.index.summaries()
     }
 }
 

@@ -15,6 +15,7 @@ mod breaker;
 mod bucket;
 mod retry;
 mod select;
+mod turns;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -26,7 +27,7 @@ pub use bucket::Bucket;
 pub use retry::{Now, Retry};
 pub use select::Selector;
 
-use breaker::Breaker;
+use turns::Destination;
 
 use super::index::{Keys, Summary, pack, unpack};
 use crate::units::{Moment, QueueId};
@@ -128,22 +129,6 @@ enum Stage {
     UnderWay,
     Held,
     Gone,
-}
-
-#[derive(Debug)]
-struct Destination {
-    lines: HashMap<u32, Line>,
-    sources: VecDeque<u32>,
-    under_way: u32,
-    breaker: Breaker,
-    in_turn: bool,
-    paused: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Line {
-    first: u32,
-    last: u32,
 }
 
 const _: () = assert!(size_of::<Item>() <= 40);
@@ -442,117 +427,6 @@ impl Schedule {
             self.take_turn(key);
         }
     }
-
-    fn line_up(&mut self, at: u32) {
-        self.stage(at, Stage::Ready);
-        let item = &mut self.items[at as usize];
-        let Keys { destination: key, source } = item.keys;
-        let linked = std::mem::replace(&mut item.linked, true);
-        let destination = self.destinations.entry(key).or_insert_with(Destination::new);
-        if !linked {
-            item.next = NONE;
-            match destination.lines.get_mut(&source) {
-                Some(line) => {
-                    self.items[line.last as usize].next = at;
-                    line.last = at;
-                }
-                None => {
-                    destination.lines.insert(source, Line { first: at, last: at });
-                    destination.sources.push_back(source);
-                }
-            }
-        }
-        self.take_turn(key);
-    }
-
-    /// The destination may have room for an attempt: it takes part in the turns.
-    fn take_turn(&mut self, key: u32) {
-        if let Some(destination) = self.destinations.get_mut(&key)
-            && !destination.in_turn
-            && !destination.sources.is_empty()
-        {
-            destination.in_turn = true;
-            self.turns.push_back(key);
-        }
-    }
-
-    /// Whether a destination has somebody ready and room for an attempt; else it is out of the turns until that changes.
-    fn has_turn(&mut self, key: u32, now: Moment) -> bool {
-        self.drop_gone(key);
-        let limit = self.limit;
-        let Some(destination) = self.destinations.get_mut(&key) else { return false };
-        let ready = !destination.sources.is_empty();
-        if ready && destination.breaker.allows(destination.under_way, limit, now) {
-            return true;
-        }
-        destination.in_turn = false;
-        let until = destination.breaker.until();
-        if ready && until > now && !destination.paused {
-            destination.paused = true;
-            self.pauses.push(Reverse((until, key)));
-        }
-        if destination.is_idle() {
-            self.destinations.remove(&key);
-        }
-        false
-    }
-
-    /// Drops those from the heads of a destination's lines that are not ready any more.
-    fn drop_gone(&mut self, key: u32) {
-        let Some(destination) = self.destinations.get_mut(&key) else { return };
-        while let Some(&source) = destination.sources.front() {
-            let Some(line) = destination.lines.get(&source) else { return };
-            let at = line.first;
-            let item = &self.items[at as usize];
-            if item.stage == Stage::Ready {
-                return;
-            }
-            let gone = item.stage == Stage::Gone;
-            self.items[at as usize].linked = false;
-            destination.unlink_first(source, self.items[at as usize].next);
-            if gone {
-                self.empty.push(at);
-            }
-        }
-    }
-
-    /// Takes the first of the source whose turn it is, and gives the next source its turn.
-    fn step_forward(&mut self, key: u32) -> Option<u32> {
-        let destination = self.destinations.get_mut(&key)?;
-        let source = *destination.sources.front()?;
-        let at = destination.lines.get(&source)?.first;
-        self.items[at as usize].linked = false;
-        destination.unlink_first(source, self.items[at as usize].next);
-        if destination.sources.front() == Some(&source) {
-            destination.sources.rotate_left(1);
-        }
-        Some(at)
-    }
-
-    fn answered(&mut self, key: u32, outcome: Outcome, now: Moment, random: u64) {
-        let limit = self.limit;
-        if let Some(destination) = self.destinations.get_mut(&key) {
-            match outcome {
-                Outcome::Settled | Outcome::Deferred => destination.breaker.succeeded(limit),
-                Outcome::Unreachable => destination.breaker.failed(now, random),
-                Outcome::Dropped => {}
-            }
-        }
-        if !matches!(outcome, Outcome::Settled | Outcome::Dropped) {
-            self.leave(key);
-        }
-    }
-
-    /// One attempt less is under way.
-    fn leave(&mut self, key: u32) {
-        if let Some(destination) = self.destinations.get_mut(&key) {
-            destination.under_way = destination.under_way.saturating_sub(1);
-            if destination.is_idle() {
-                self.destinations.remove(&key);
-            }
-        }
-        self.take_turn(key);
-    }
 }
 
 impl Counts {
@@ -570,33 +444,6 @@ impl Counts {
 impl Item {
     fn is_waiting_for(&self, due: u32) -> bool {
         self.stage == Stage::Waiting && self.due == due
-    }
-}
-
-impl Destination {
-    fn new() -> Self {
-        Self {
-            lines: HashMap::new(),
-            sources: VecDeque::new(),
-            under_way: 0,
-            breaker: Breaker::new(),
-            in_turn: false,
-            paused: false,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.under_way == 0 && self.sources.is_empty() && !self.in_turn && self.breaker.is_fresh()
-    }
-
-    /// The first of the first source's line goes; a line that is empty then is dropped with its source's turn.
-    fn unlink_first(&mut self, source: u32, next: u32) {
-        if next == NONE {
-            self.lines.remove(&source);
-            self.sources.pop_front();
-        } else if let Some(line) = self.lines.get_mut(&source) {
-            line.first = next;
-        }
     }
 }
 
