@@ -13,6 +13,7 @@
 pub mod buffer;
 pub mod clock;
 pub mod deadline;
+pub mod files;
 pub mod flight;
 pub mod ladder;
 pub mod ring;
