@@ -235,7 +235,7 @@ impl Worker {
         let is_proxy = self.ingress.config().proxy_protocol.contains(socket.ip());
         if is_proxy {
             let by = self.io.now().after(PROXY_HEADER_TIMEOUT);
-            match read_proxy_header(&mut stream, by).await {
+            match Box::pin(read_proxy_header(&mut stream, by)).await {
                 Some((client, rest)) => {
                     peer.client = client.unwrap_or(socket);
                     input = rest;
@@ -249,7 +249,8 @@ impl Worker {
         self.sessions.set(self.sessions.get() + 1);
         let id = SessionId { worker: self.id, number: self.sessions.get() };
         let sink = UpstreamStream::new(Rc::clone(&self.egress));
-        Session::new(Rc::clone(&self.ingress), stream, sink, peer, id, input).serve().await
+        let mut session = Session::new(Rc::clone(&self.ingress), stream, sink, peer, id, input);
+        session.serve().await
     }
 
     /// Who may not reach 465 and 587 at all is closed without a banner, as the gate would have done.

@@ -159,7 +159,8 @@ impl<I: Io> Egress<I> {
         match pool.claim(|| self.io.now()).await {
             Claim::Reused(connection) => Ok(Some(Claimed { pool, connection, is_reused: true })),
             Claim::Place(place) => {
-                let connection = self.connect(destination, place).await?;
+                // Seldom and large: not to be a part of every session.
+                let connection = Box::pin(self.connect(destination, place)).await?;
                 Ok(connection.map(|connection| Claimed { pool, connection, is_reused: false }))
             }
             Claim::Down => Ok(None),
