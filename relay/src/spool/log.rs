@@ -23,7 +23,7 @@ use super::payload;
 use super::record::{Header, Kind};
 use super::segment::{Catalogue, Segment, UseId};
 use super::shard::Shard;
-use crate::io::files::{Aligned, File, Files};
+use crate::io::files::{Aligned, Files};
 use crate::units::{Moment, QueueId, WorkerId};
 
 /// The spool of one worker. Clones are the same spool; they stay on the worker's thread.

@@ -57,6 +57,9 @@ pub async fn recover<F: Files>(
     for found in recovery.find_segments().await? {
         recovery.read_segment(&found).await?;
     }
+    if let Ok(space) = files.space(&setup.directory).await {
+        recovery.catalogue.note_available(space.available);
+    }
     Ok(recovery.finish())
 }
 
