@@ -46,11 +46,8 @@ impl Server {
             return (0, Some(self.close(Some(&reply::LOCAL_ERROR), Ending::Fault, out)));
         };
         let scan = scanner.scan(input, &mut self.pieces);
-        let fault = match scan.state {
-            ScanState::Fault(fault) => Some(Fault::from(fault)),
-            _ => self.profile.is_too_big(scanner.size()).then_some(Fault::Size),
-        };
-        let fault = fault.filter(|_| verdict.is_none());
+        let is_too_big = self.profile.is_too_big(scanner.size());
+        let fault = first_fault(scan.state, is_too_big).filter(|_| verdict.is_none());
         if let Some(fault) = fault {
             self.pieces.clear();
             scanner.discard();
@@ -93,11 +90,7 @@ impl Server {
         if rest.octets == 0 && rest.is_last && state == ScanState::More {
             state = scanner.finish_chunks(&mut self.pieces);
         }
-        let fault = match state {
-            ScanState::Fault(fault) => Some(Fault::from(fault)),
-            _ => self.profile.is_too_big(scanner.size()).then_some(Fault::Size),
-        };
-        if let Some(fault) = fault {
+        if let Some(fault) = first_fault(state, self.profile.is_too_big(scanner.size())) {
             self.pieces.clear();
             self.give_up_chunk(rest, fault.reply());
             return (scan.consumed, Some(Event::BodyFault(fault)));
@@ -151,5 +144,15 @@ impl Server {
                 (0, Some(Event::NeedInput))
             }
         }
+    }
+}
+
+/// What is wrong with the message first, in the order of its octets. A scan stops at the octet that is at fault and
+/// counts none behind it, so a message that is too big there was so before: a cut in between would have shown it.
+fn first_fault(state: ScanState, is_too_big: bool) -> Option<Fault> {
+    match state {
+        _ if is_too_big => Some(Fault::Size),
+        ScanState::Fault(fault) => Some(fault.into()),
+        ScanState::More | ScanState::End => None,
     }
 }
