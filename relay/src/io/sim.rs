@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 
 use super::{Buffer, Flight, Io, Stream, Waiting};
+use crate::limits::TICK;
 use crate::units::Moment;
 
 /// What the network does to its streams. The chances are in a thousand, for each operation.
@@ -216,8 +217,10 @@ impl Io for World {
         Moment(self.inner.now.get())
     }
 
+    /// As late as the ring's may be.
     fn tick(&self) -> Moment {
-        self.now()
+        let tick = u64::try_from(TICK.as_micros()).unwrap_or(u64::MAX);
+        Moment(self.inner.now.get() / tick * tick)
     }
 
     fn unix_ms(&self) -> u64 {
@@ -274,6 +277,8 @@ struct Pipe {
     /// No more segments come after the moment given.
     ended: Cell<Option<u64>>,
     is_reset: Cell<bool>,
+    /// Nobody will read what is sent.
+    is_abandoned: Cell<bool>,
     octets: Cell<usize>,
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
@@ -375,6 +380,10 @@ impl SimStream {
 
     fn put(&self, segment: Bytes, delay_max: u64) {
         let pipe = &self.outgoing;
+        if pipe.is_abandoned.get() {
+            // As the kernel does it: what reaches a closed socket is answered with a reset.
+            return self.break_off();
+        }
         let arrival = self.world.now().0 + self.world.below(delay_max + 1);
         let last = pipe.segments.borrow().back().map_or(0, |(at, _)| *at);
         let at = arrival.max(last);
@@ -391,7 +400,7 @@ impl SimStream {
             if self.outgoing.is_reset.get() || self.outgoing.ended.get().is_some() {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            if self.outgoing.octets.get() < PIPE_OCTETS_MAX {
+            if self.outgoing.octets.get() < PIPE_OCTETS_MAX || self.outgoing.is_abandoned.get() {
                 return Poll::Ready(Ok(()));
             }
             if self.world.now() >= by {
@@ -472,11 +481,13 @@ impl Stream for SimStream {
 
 impl Drop for SimStream {
     fn drop(&mut self) {
-        // As the kernel does it: closing with octets unread resets the connection.
-        if self.resets.get() || self.waiting() == Waiting::Octets {
+        self.incoming.is_abandoned.set(true);
+        // As the kernel does it: closing with octets unread, or still to come, resets the connection.
+        if self.resets.get() || !self.incoming.segments.borrow().is_empty() {
             self.break_off();
         } else {
             self.finish_sending();
+            self.incoming.wake_both();
         }
     }
 }
@@ -533,6 +544,18 @@ mod tests {
             read_all(&mut theirs, Moment::NEVER).await.0
         });
         assert_eq!(heard.as_deref(), Some(&b"421\r\n"[..]));
+    }
+
+    #[test]
+    fn what_is_sent_to_a_closed_socket_resets_the_connection() {
+        let world = World::new(1, Faults::NONE);
+        let (mut ours, theirs) = world.pair();
+        drop(theirs);
+        let sent = world.run(Moment::NEVER, async move {
+            let first = ours.send_octets(vec![b'x'; 2 * PIPE_OCTETS_MAX], Moment::NEVER).await.0;
+            (first.is_ok(), read_all(&mut ours, Moment::NEVER).await.1)
+        });
+        assert_eq!(sent, Some((false, io::ErrorKind::ConnectionReset)));
     }
 
     #[test]

@@ -478,7 +478,7 @@ const PIECES_KEPT_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::super::body::Form;
+    use super::super::body::{BareNewline, Form};
     use super::*;
     use proptest::prelude::*;
 
@@ -497,7 +497,11 @@ mod tests {
     /// A session whose driver takes everything but recipients that begin with `no`, and gives every second body up
     /// where it `wavers`. Returns the replies, and the messages that were taken.
     fn session(cuts: &[&[u8]], wavers: bool) -> (String, Vec<String>) {
-        let mut server = Server::new(profile());
+        converse(profile(), cuts, wavers)
+    }
+
+    fn converse(profile: Profile, cuts: &[&[u8]], wavers: bool) -> (String, Vec<String>) {
+        let mut server = Server::new(profile);
         let (mut out, mut body, mut taken) = (ReplyBuf::new(), Vec::new(), Vec::new());
         for cut in cuts {
             let mut rest = *cut;
@@ -645,6 +649,26 @@ mod tests {
             rounds += 1;
         }
         assert!(rounds <= 2, "a flood ends with 421");
+    }
+
+    #[test]
+    fn the_first_fault_decides_however_the_input_is_cut() {
+        let long = "x".repeat(61);
+        for (body, code) in [
+            (format!("{long}\0"), "552"),
+            (format!("\0{long}"), "550"),
+            (format!("{long}\n"), "552"),
+            (format!("a\n{long}"), "550"),
+            (format!("{long}\n\0"), "552"),
+        ] {
+            let input = format!("EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n{body}\r\n.\r\n");
+            let profile = Profile { bare_newline: BareNewline::Reject, ..profile() };
+            let said = |cuts: &[&[u8]]| converse(profile.clone(), cuts, false).0;
+            let whole = said(&[input.as_bytes()]);
+            assert_eq!(whole.lines().last().map(|line| &line[..3]), Some(code), "{body:?}");
+            let octets: Vec<_> = input.as_bytes().chunks(1).collect();
+            assert_eq!(said(&octets), whole, "{body:?}");
+        }
     }
 
     const FRAGMENTS: &[&str] = &[
