@@ -10,6 +10,7 @@
 //! upstream has spoken out of turn (invariants 2 and 3); say 250 by itself (only [`Custody`] can).
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{Broken, Connection};
@@ -40,6 +41,8 @@ pub struct UpstreamStream<I: Io> {
     taken: Vec<Rcpt>,
     /// Whom the transaction went to.
     upstream: String,
+    /// The TLS that it went by.
+    tls: Arc<str>,
 }
 
 /// How far the transaction has come.
@@ -77,7 +80,7 @@ impl<I: Io> UpstreamStream<I> {
     /// The way of one session.
     #[must_use]
     pub fn new(egress: Rc<Egress<I>>) -> Self {
-        Self { egress, held: None, stage: Progress::Nothing, taken: Vec::new(), upstream: String::new() }
+        Self { egress, held: None, stage: Progress::Nothing, taken: Vec::new(), upstream: String::new(), tls: "none".into() }
     }
 
     fn now(&self) -> Moment {
@@ -99,6 +102,7 @@ impl<I: Io> UpstreamStream<I> {
         let Claimed { pool, connection, is_reused } = self.egress.claim(&recipient).await?;
         self.upstream.clear();
         outcome::name_upstream(&mut self.upstream, &connection.host, connection.address);
+        self.tls = Arc::clone(&connection.tls);
         if self.held.as_ref().is_none_or(|(held, _)| !Rc::ptr_eq(held, &pool)) {
             let lease = pool.lease();
             self.held = Some((pool, lease));
@@ -272,7 +276,8 @@ impl<I: Io> UpstreamStream<I> {
 
     fn return_to(&self, pool: &Pool<I::Stream>, connection: Box<Connection<I::Stream>>) {
         let config = self.egress.config();
-        let is_spent = connection.messages >= config.upstream_messages_per_connection
+        let is_spent = self.egress.is_outdated(&connection)
+            || connection.messages >= config.upstream_messages_per_connection
             || connection.machine.capabilities().messages_max.is_some_and(|max| connection.messages >= max);
         if connection.machine.is_quiet() && !is_spent {
             pool.give_back(connection, self.now());
@@ -583,6 +588,10 @@ impl<I: Io> Sink for UpstreamStream<I> {
 
     fn upstream(&self) -> Option<&str> {
         (!self.upstream.is_empty()).then_some(self.upstream.as_str())
+    }
+
+    fn upstream_tls(&self) -> &str {
+        &self.tls
     }
 }
 

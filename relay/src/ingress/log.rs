@@ -13,6 +13,7 @@ use crate::meter::Label;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::Proof;
+use crate::tls::{Agreed, Fault};
 
 /// A message was taken: one line for each recipient.
 pub(super) fn relayed<I: Io, S: Sink>(
@@ -40,9 +41,21 @@ pub(super) fn relayed<I: Io, S: Sink>(
             code = reply.code(),
             enhanced = %Enhanced(&reply),
             delay = delay.as_secs_f64(),
-            tls = "none",
+            tls = session.sink().upstream_tls(),
+            client_tls = %ClientTls(session.agreed()),
         );
     }
+}
+
+/// A client and we could not agree on TLS.
+pub(super) fn handshake_failed<I: Io, S: Sink>(session: &Session<I, S>, fault: &Fault) {
+    tracing::info!(
+        event = "tls_failed",
+        session = %session.id,
+        client = %session.peer.client.ip(),
+        listener = session.peer.listener.text(),
+        reason = %fault,
+    );
 }
 
 /// A message was not taken: one line for each recipient.
@@ -109,6 +122,18 @@ fn refused<I: Io, S: Sink>(
 
 fn outcome(reply: &Reply) -> &'static str {
     if reply.is_permanent() { "rejected" } else { "deferred" }
+}
+
+/// The TLS of a session, or `none`.
+struct ClientTls(Option<Agreed>);
+
+impl std::fmt::Display for ClientTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(agreed) => agreed.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
 }
 
 /// An enhanced code, or nothing.

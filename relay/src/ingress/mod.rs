@@ -27,6 +27,8 @@ use crate::policy::rate::ClientRates;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Profile, Role, Server};
+use crate::tls::Agreed;
+use crate::tls::server::Acceptor;
 use crate::trace::{self, LocalTime, Protocol, Trace};
 use crate::units::{Moment, QueueId, QueueIds};
 
@@ -42,6 +44,7 @@ pub struct Ingress<I: Io> {
     ids: RefCell<QueueIds>,
     rates: Arc<Mutex<ClientRates>>,
     is_draining: Cell<bool>,
+    acceptor: RefCell<Option<Arc<Acceptor>>>,
 }
 
 impl<I: Io> Ingress<I> {
@@ -61,7 +64,17 @@ impl<I: Io> Ingress<I> {
             ids: RefCell::new(ids),
             rates,
             is_draining: Cell::new(false),
+            acceptor: RefCell::default(),
         }
+    }
+
+    /// Offers TLS with this certificate from the next session on; `None`: offers none.
+    pub fn arm(&self, acceptor: Option<Arc<Acceptor>>) {
+        *self.acceptor.borrow_mut() = acceptor;
+    }
+
+    fn acceptor(&self) -> Option<Arc<Acceptor>> {
+        self.acceptor.borrow().clone()
     }
 
     /// The configuration in force; not to be held over a wait.
@@ -97,6 +110,8 @@ impl<I: Io> Ingress<I> {
         let config = self.config();
         let mut profile = Profile::relay(Arc::clone(&config.relay_host_name));
         profile.role = if listener == Listener::Smtp { Role::Relay } else { Role::Submission };
+        profile.tls = listener == Listener::Submissions;
+        profile.starttls = self.acceptor.borrow().is_some();
         profile.size_max = config.message_size_max.0;
         profile.recipients_max = config.recipients_max;
         profile.bare_newline = config.bare_newline;
@@ -104,7 +119,13 @@ impl<I: Io> Ingress<I> {
     }
 
     /// Our own header fields for a message that begins now.
-    fn fields(&self, peer: &Peer, machine: &Server, envelope: &Envelope) -> Fields {
+    fn fields(
+        &self,
+        peer: &Peer,
+        machine: &Server,
+        agreed: Option<Agreed>,
+        envelope: &Envelope,
+    ) -> Fields {
         let host_name = Arc::clone(&self.config().relay_host_name);
         let at = LocalTime { unix_ms: self.io.unix_ms(), offset_minutes: 0 };
         let only_recipient = match &envelope.recipients[..] {
@@ -114,7 +135,7 @@ impl<I: Io> Ingress<I> {
         let mut received = Vec::with_capacity(RECEIVED_OCTETS);
         let with = Protocol {
             extended: machine.is_esmtp(),
-            tls: false,
+            tls: agreed.is_some(),
             authenticated: machine.is_authenticated(),
             utf8: envelope.mail.params.smtputf8,
         };
@@ -124,7 +145,7 @@ impl<I: Io> Ingress<I> {
             client_name: None,
             host_name: &host_name,
             with,
-            tls: None,
+            tls: agreed.map(|agreed| (agreed.version, agreed.cipher)),
             queue_id: envelope.id,
             only_recipient,
             at,

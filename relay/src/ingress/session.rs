@@ -19,18 +19,21 @@ use crate::custody::Custody;
 use crate::envelope::{Envelope, Peer};
 use crate::io::buffer::{Buffer, Size};
 use crate::io::{Io, Stream, Waiting};
-use crate::limits::{FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, REPLY_TIMEOUT, SLOW_START};
-use crate::meter::{RecipientOutcome, SessionOutcome};
+use crate::limits::{
+    FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, REPLY_TIMEOUT, SLOW_START, TLS_HANDSHAKE_TIMEOUT,
+};
+use crate::meter::{HandshakeOutcome, Listener, RecipientOutcome, SessionOutcome, TlsSide, TlsVersion};
 use crate::smtp::body::Framing;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply, ReplyBuf};
 use crate::smtp::server::{Answer, Event, Question, Server};
+use crate::tls::{Agreed, Fault, Link, Records};
 use crate::units::{Moment, SessionId};
 
 /// One session.
 pub struct Session<I: Io, S: Sink> {
     ingress: Rc<Ingress<I>>,
-    stream: I::Stream,
+    stream: Link<I::Stream>,
     sink: S,
     /// Who is at the other end.
     pub peer: Peer,
@@ -69,7 +72,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         let machine = Server::new(ingress.profile(peer.listener));
         Self {
             ingress,
-            stream,
+            stream: Link::plain(stream),
             sink,
             peer,
             id,
@@ -97,6 +100,9 @@ impl<I: Io, S: Sink> Session<I, S> {
 
     /// RFC 5321 §3.1: the server speaks first; who does not wait for that is no mail client.
     async fn open(&mut self) -> Flow {
+        if self.peer.listener == Listener::Submissions {
+            self.secure().await?;
+        }
         self.waiting_since = self.ingress.io.tick();
         if !self.input.is_empty() || self.stream.waiting() == Waiting::Octets {
             self.replies.push(&reply::EARLY_TALKER);
@@ -135,12 +141,51 @@ impl<I: Io, S: Sink> Session<I, S> {
                     self.end_transaction();
                     ControlFlow::Continue(())
                 }
-                // No profile offers STARTTLS before there is TLS; a machine that asks for it all the same is at fault.
-                Event::StartTls => ControlFlow::Break(SessionOutcome::Fault),
+                Event::StartTls => self.start_tls().await,
                 Event::Close => ControlFlow::Break(self.machine_outcome()),
             };
             if let ControlFlow::Break(outcome) = flow {
                 return outcome;
+            }
+        }
+    }
+
+    async fn start_tls(&mut self) -> Flow {
+        self.send_replies().await?;
+        // RFC 3207 §4.2: what came before TLS was anybody's (invariant 5).
+        self.input = Bytes::new();
+        self.secure().await?;
+        self.machine.tls_started();
+        self.waiting_since = self.ingress.io.tick();
+        ControlFlow::Continue(())
+    }
+
+    /// Does the handshake. There is no way back from a failed one.
+    async fn secure(&mut self) -> Flow {
+        let Some(acceptor) = self.ingress.acceptor() else {
+            return ControlFlow::Break(SessionOutcome::Fault);
+        };
+        // What came behind a PROXY header belongs to the handshake.
+        let early = std::mem::take(&mut self.input);
+        let by = self.ingress.io.now().after(TLS_HANDSHAKE_TIMEOUT);
+        let result = match Records::server(acceptor.config(self.peer.listener)) {
+            Ok(records) => self.stream.secure(records.with_received(&early), by).await,
+            Err(fault) => Err(fault),
+        };
+        let (version, outcome) = match &result {
+            Ok(agreed) => (agreed.label, HandshakeOutcome::Ok),
+            Err(_) => (TlsVersion::None, HandshakeOutcome::Failed),
+        };
+        self.ingress.meter(|meter| meter.tls_handshakes[TlsSide::Inbound][version][outcome] += 1);
+        match result {
+            Ok(_) => ControlFlow::Continue(()),
+            Err(fault) => {
+                log::handshake_failed(self, &fault);
+                ControlFlow::Break(match fault {
+                    Fault::Tls(_) => SessionOutcome::Abuse,
+                    Fault::Io(error) if error.kind() == io::ErrorKind::TimedOut => SessionOutcome::Timeout,
+                    Fault::Io(_) => SessionOutcome::Lost,
+                })
             }
         }
     }
@@ -318,7 +363,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         };
         let answer = match opened {
             Ok(form) => {
-                let fields = self.ingress.fields(&self.peer, &self.machine, envelope);
+                let fields = self.ingress.fields(&self.peer, &self.machine, self.stream.agreed(), envelope);
                 self.body.begin(form, fields);
                 self.waiting_since = self.ingress.io.tick();
                 Answer::Open(form)
@@ -432,6 +477,10 @@ impl<I: Io, S: Sink> Session<I, S> {
 
     /// The last reply, and a close that lets the client read it: unread octets would turn it into a reset.
     async fn farewell(&mut self, outcome: SessionOutcome) {
+        if self.stream.is_unfinished() {
+            return;
+        }
+        self.stream.send_last();
         if self.send_replies().await.is_break()
             || matches!(outcome, SessionOutcome::Quit | SessionOutcome::Lost)
         {
@@ -451,6 +500,11 @@ impl<I: Io, S: Sink> Session<I, S> {
     /// The machine, for what logs tell of a session.
     pub fn machine(&self) -> &Server {
         &self.machine
+    }
+
+    /// What was agreed on for TLS, likewise; `None` outside it.
+    pub fn agreed(&self) -> Option<Agreed> {
+        self.stream.agreed()
     }
 
     /// The sink, likewise.
