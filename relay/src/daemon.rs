@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use crate::config::{self, Config, Loaded, Sources};
 use crate::control;
 use crate::control::{Bound, ControlPlane, Read, Start, Workers};
+use crate::ingress::login::Checker;
 use crate::io::clock;
 use crate::io::ladder::Rung;
 use crate::limits::{CERTIFICATE_LOOK, LISTEN_BACKLOG, LOG_FLUSH_TIMEOUT};
@@ -36,6 +37,8 @@ pub enum Fault {
     Worker(WorkerId, io::Error),
     /// The log cannot be opened.
     Log(io::Error),
+    /// No thread for the logins.
+    Threads(io::Error),
     /// The certificate or the authorities cannot be used.
     Tls(tls::Unready),
 }
@@ -50,7 +53,7 @@ impl Fault {
             Self::Control(fault) => fault.exit_code(),
             Self::Log(_) => 73,
             Self::Tls(_) => 78,
-            Self::Listen(..) | Self::Worker(..) => 71,
+            Self::Listen(..) | Self::Worker(..) | Self::Threads(_) => 71,
         }
     }
 }
@@ -67,6 +70,7 @@ impl fmt::Display for Fault {
             Self::Control(fault) => fault.fmt(f),
             Self::Worker(worker, error) => write!(f, "worker {worker} cannot start: {error}"),
             Self::Log(error) => write!(f, "LOG_TARGET: {error}"),
+            Self::Threads(error) => write!(f, "no thread for the logins: {error}"),
             Self::Tls(unready) => unready.fmt(f),
         }
     }
@@ -221,7 +225,7 @@ fn start_workers(
     look_ups: &flume::Sender<resolve::Request>,
     best: Rung,
 ) -> Result<Vec<JoinHandle<()>>, Fault> {
-    let shared = Shared::default();
+    let shared = Shared { logins: Checker::start().map_err(Fault::Threads)?, ..Shared::default() };
     let started_ms = clock::unix_ms();
     let cpus = crate::io::cpus();
     let mut threads = Vec::new();

@@ -108,6 +108,8 @@ pub const CERTIFICATE_FILE_OCTETS_MAX: u64 = 1024 * 1024;
 pub const SCRAM_ITERATIONS_MAX: u32 = 100_000;
 /// Challenges of an upstream in one AUTH exchange.
 pub const AUTH_CHALLENGES_MAX: u32 = 8;
+/// Logins of clients that may wait to be checked.
+pub const LOGIN_CHECKS_MAX: usize = 64;
 /// How often the certificate's files are looked at.
 pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
 /// Rules for upstreams' certificates whose TLS sessions one worker keeps.

@@ -19,6 +19,7 @@ use crate::egress::stream::UpstreamStream;
 use crate::envelope::Peer;
 use crate::ingress::Ingress;
 use crate::ingress::admission::{Admission, Admitted, Full};
+use crate::ingress::login::Checker;
 use crate::ingress::proxy;
 use crate::ingress::session::Session;
 use crate::io::buffer::{Buffer, Size};
@@ -64,6 +65,8 @@ pub struct Shared {
     pub permits: Arc<PermitBook>,
     /// The rates of clients.
     pub rates: Arc<Mutex<ClientRates>>,
+    /// The thread that checks logins.
+    pub logins: Checker,
 }
 
 /// Runs a worker on this thread until it is drained. `ready` hears the driver that was had.
@@ -122,6 +125,7 @@ impl Worker {
         let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), ids, parts.shared.rates);
         let egress = Egress::new(io.clone(), egress, parts.shared.permits, Resolver::new(parts.look_ups));
         ingress.arm(tls.acceptor);
+        ingress.check_logins_by(parts.shared.logins);
         egress.arm(tls.demand);
         let worker = Rc::new(Self {
             id: parts.id,

@@ -9,7 +9,7 @@ use super::sink::Sink;
 use crate::custody::Custody;
 use crate::envelope::Envelope;
 use crate::io::Io;
-use crate::meter::Label;
+use crate::meter::{AuthOutcome, Label};
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::Proof;
@@ -31,6 +31,7 @@ pub(super) fn relayed<I: Io, S: Sink>(
             client = %session.peer.client.ip(),
             listener = session.peer.listener.text(),
             helo = session.machine().helo().unwrap_or_default(),
+            user = session.user(),
             from = envelope.mail.reverse_path.as_str(),
             to = rcpt.forward_path.as_str(),
             nrcpt = envelope.recipients.len(),
@@ -45,6 +46,19 @@ pub(super) fn relayed<I: Io, S: Sink>(
             client_tls = %ClientTls(session.agreed()),
         );
     }
+}
+
+/// A client has tried to log in; the name only where it is one of ours.
+pub(super) fn login<I: Io, S: Sink>(session: &Session<I, S>, user: Option<&str>, outcome: AuthOutcome) {
+    let is_right = outcome == AuthOutcome::Ok;
+    tracing::info!(
+        event = if is_right { "authenticated" } else { "login_failed" },
+        session = %session.id,
+        client = %session.peer.client.ip(),
+        listener = session.peer.listener.text(),
+        user,
+        client_tls = %ClientTls(session.agreed()),
+    );
 }
 
 /// A client and we could not agree on TLS.

@@ -7,6 +7,7 @@ pub mod admission;
 pub mod body;
 pub mod config;
 pub mod log;
+pub mod login;
 pub mod proxy;
 pub mod session;
 pub mod sink;
@@ -19,11 +20,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use config::Config;
 
 use self::body::Fields;
+use self::login::{Book, Checker};
 use crate::envelope::{Envelope, Peer};
 use crate::io::Io;
 use crate::meter::{Listener, Meter};
 use crate::policy::acl::canonical;
 use crate::policy::rate::ClientRates;
+use crate::smtp::auth::Mechanism;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Profile, Role, Server};
@@ -45,6 +48,14 @@ pub struct Ingress<I: Io> {
     rates: Arc<Mutex<ClientRates>>,
     is_draining: Cell<bool>,
     acceptor: RefCell<Option<Arc<Acceptor>>>,
+    logins: RefCell<Logins>,
+}
+
+/// Who may log in, and who finds that out.
+#[derive(Debug, Default)]
+struct Logins {
+    book: Option<Arc<Book>>,
+    checker: Checker,
 }
 
 impl<I: Io> Ingress<I> {
@@ -57,6 +68,7 @@ impl<I: Io> Ingress<I> {
         ids: QueueIds,
         rates: Arc<Mutex<ClientRates>>,
     ) -> Self {
+        let logins = Logins { book: Book::new(&config.logins), checker: Checker::default() };
         Self {
             io,
             config: RefCell::new(config),
@@ -65,12 +77,24 @@ impl<I: Io> Ingress<I> {
             rates,
             is_draining: Cell::new(false),
             acceptor: RefCell::default(),
+            logins: RefCell::new(logins),
         }
     }
 
     /// Offers TLS with this certificate from the next session on; `None`: offers none.
     pub fn arm(&self, acceptor: Option<Arc<Acceptor>>) {
         *self.acceptor.borrow_mut() = acceptor;
+    }
+
+    /// Lets logins be checked; before this none can be.
+    pub fn check_logins_by(&self, checker: Checker) {
+        self.logins.borrow_mut().checker = checker;
+    }
+
+    /// The book in force and the way to have it looked into; `None`: nobody may log in.
+    fn logins(&self) -> Option<(Arc<Book>, Checker)> {
+        let logins = self.logins.borrow();
+        logins.book.clone().map(|book| (book, logins.checker.clone()))
     }
 
     fn acceptor(&self) -> Option<Arc<Acceptor>> {
@@ -84,6 +108,7 @@ impl<I: Io> Ingress<I> {
 
     /// Puts another configuration in force: for new sessions, and for the judgements of open ones.
     pub fn configure(&self, config: Arc<Config>) {
+        self.logins.borrow_mut().book = Book::new(&config.logins);
         *self.config.borrow_mut() = config;
     }
 
@@ -111,6 +136,9 @@ impl<I: Io> Ingress<I> {
         let mut profile = Profile::relay(Arc::clone(&config.relay_host_name));
         profile.role = if listener == Listener::Smtp { Role::Relay } else { Role::Submission };
         profile.tls = listener == Listener::Submissions;
+        if profile.role == Role::Submission && self.logins.borrow().book.is_some() {
+            profile.auth = &[Mechanism::Plain, Mechanism::Login];
+        }
         profile.starttls = self.acceptor.borrow().is_some();
         profile.size_max = config.message_size_max.0;
         profile.recipients_max = config.recipients_max;
@@ -168,10 +196,11 @@ impl<I: Io> Ingress<I> {
         rates.take(peer.client.ip(), rate, now).map_err(|_wait| reply::CLIENT_TOO_FAST)
     }
 
-    /// Whether a client may relay to a recipient. Behind a proxy both addresses must be accepted ones.
-    fn judge_recipient(&self, peer: &Peer, rcpt: &Rcpt) -> Result<(), Reply> {
+    /// Whether a client may relay to a recipient: who has logged in may, and who comes from an accepted network. Behind
+    /// a proxy both addresses must be accepted ones.
+    fn judge_recipient(&self, peer: &Peer, user: Option<&str>, rcpt: &Rcpt) -> Result<(), Reply> {
         let config = self.config();
-        let may_relay = |address: IpAddr| config.accepted_networks.contains(address);
+        let may_relay = |address: IpAddr| user.is_some() || config.accepted_networks.contains(address);
         if !may_relay(peer.client.ip()) || !may_relay(peer.socket.ip()) {
             return Err(reply::RELAY_DENIED);
         }

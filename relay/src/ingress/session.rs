@@ -8,13 +8,14 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::body::Body;
 use super::sink::{self, Next, Sink};
-use super::{Ingress, log};
+use super::{Ingress, log, login};
 use crate::custody::Custody;
 use crate::envelope::{Envelope, Peer};
 use crate::io::buffer::{Buffer, Size};
@@ -22,7 +23,8 @@ use crate::io::{Io, Stream, Waiting};
 use crate::limits::{
     FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, REPLY_TIMEOUT, SLOW_START, TLS_HANDSHAKE_TIMEOUT,
 };
-use crate::meter::{HandshakeOutcome, Listener, RecipientOutcome, SessionOutcome, TlsSide, TlsVersion};
+use crate::meter::{AuthOutcome, HandshakeOutcome, Listener, RecipientOutcome, SessionOutcome, TlsSide, TlsVersion};
+use crate::smtp::auth::Credentials;
 use crate::smtp::body::Framing;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply, ReplyBuf};
@@ -39,6 +41,8 @@ pub struct Session<I: Io, S: Sink> {
     pub peer: Peer,
     /// Its number.
     pub id: SessionId,
+    /// Who has logged in.
+    user: Option<Arc<str>>,
     machine: Server,
     replies: ReplyBuf,
     input: Bytes,
@@ -76,6 +80,7 @@ impl<I: Io, S: Sink> Session<I, S> {
             sink,
             peer,
             id,
+            user: None,
             machine,
             replies: ReplyBuf::new(),
             input,
@@ -156,6 +161,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         self.input = Bytes::new();
         self.secure().await?;
         self.machine.tls_started();
+        self.user = None;
         self.waiting_since = self.ingress.io.tick();
         ControlFlow::Continue(())
     }
@@ -289,7 +295,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         match question {
             Question::Mail(mail) => self.decide_mail(mail),
             Question::Rcpt(rcpt) => {
-                let owed = match self.ingress.judge_recipient(&self.peer, &rcpt) {
+                let owed = match self.ingress.judge_recipient(&self.peer, self.user.as_deref(), &rcpt) {
                     Ok(()) => Owed::Ask(rcpt),
                     Err(reply) => Owed::Refused(reply),
                 };
@@ -298,9 +304,30 @@ impl<I: Io, S: Sink> Session<I, S> {
             }
             Question::OpenBody { framing, .. } => self.decide_body(framing).await,
             Question::Message => self.conclude().await,
-            // Only a profile with AUTH asks this, and none has it before there is TLS.
-            Question::Auth(_) => self.machine.answer(Answer::Refuse(reply::AUTH_FAILED), &mut self.replies),
+            Question::Auth(credentials) => self.decide_login(credentials).await,
         }
+    }
+
+    /// RFC 4954 §4, §6: what was wrong is not told, and a login that cannot be checked is not wrong.
+    async fn decide_login(&mut self, credentials: Credentials) {
+        let name = credentials.login.clone();
+        let (is_known, verdict) = match self.ingress.logins() {
+            Some((book, checker)) => (book.knows(&name), checker.check(book, credentials).await),
+            None => (false, Ok(false)),
+        };
+        let answer = match verdict {
+            Ok(true) => {
+                self.user = Some(name.as_str().into());
+                Answer::Accept
+            }
+            Ok(false) => Answer::Refuse(reply::AUTH_FAILED),
+            Err(login::Busy) => Answer::Refuse(reply::AUTH_UNAVAILABLE),
+        };
+        let outcome = if answer == Answer::Accept { AuthOutcome::Ok } else { AuthOutcome::Failed };
+        self.ingress.meter(|meter| meter.auth[outcome] += 1);
+        // A name that nobody has may be a password in the wrong place: it is not logged.
+        log::login(self, is_known.then_some(name.as_str()), outcome);
+        self.machine.answer(answer, &mut self.replies);
     }
 
     fn decide_mail(&mut self, mail: Mail) {
@@ -500,6 +527,11 @@ impl<I: Io, S: Sink> Session<I, S> {
     /// The machine, for what logs tell of a session.
     pub fn machine(&self) -> &Server {
         &self.machine
+    }
+
+    /// Who has logged in, likewise.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// What was agreed on for TLS, likewise; `None` outside it.
