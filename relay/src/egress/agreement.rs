@@ -5,6 +5,7 @@
 //! replies into verdicts; what follows from them is `stream`'s business.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{Broken, Connection};
@@ -28,6 +29,8 @@ pub(super) struct Agreement<I: Io> {
     pub(super) taken: Vec<Rcpt>,
     /// Whom the transaction goes to, or went to.
     pub(super) upstream: String,
+    /// The TLS that it goes by, or went by.
+    pub(super) tls: Arc<str>,
 }
 
 /// The pool of a transaction, and the place where its connection is left while the client is silent.
@@ -53,7 +56,7 @@ pub(super) struct Verdicts {
 
 impl<I: Io> Agreement<I> {
     pub(super) fn new(egress: Rc<Egress<I>>) -> Self {
-        Self { egress, held: None, taken: Vec::new(), upstream: String::new() }
+        Self { egress, held: None, taken: Vec::new(), upstream: String::new(), tls: "none".into() }
     }
 
     fn now(&self) -> Moment {
@@ -72,6 +75,7 @@ impl<I: Io> Agreement<I> {
         let Claimed { pool, connection, is_reused } = self.egress.claim(&recipient).await?;
         self.upstream.clear();
         outcome::name_upstream(&mut self.upstream, &connection.host, connection.address);
+        self.tls = Arc::clone(&connection.tls);
         if self.held.as_ref().is_none_or(|held| !Rc::ptr_eq(&held.pool, &pool)) {
             let lease = pool.lease();
             self.held = Some(Held { pool, lease });
@@ -277,7 +281,8 @@ impl<I: Io> Agreement<I> {
     pub(super) fn give_back(&self, connection: Box<Connection<I::Stream>>) {
         let Some(Held { pool, .. }) = &self.held else { return };
         let config = self.egress.config();
-        let is_spent = connection.messages >= config.upstream_messages_per_connection
+        let is_spent = self.egress.is_outdated(&connection)
+            || connection.messages >= config.upstream_messages_per_connection
             || connection.machine.capabilities().messages_max.is_some_and(|max| connection.messages >= max);
         if connection.machine.is_quiet() && !is_spent {
             pool.give_back(connection, self.now());

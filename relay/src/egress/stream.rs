@@ -275,6 +275,10 @@ impl<I: Io> Sink for UpstreamStream<I> {
         }
     }
 
+    fn upstream_tls(&self) -> &str {
+        &self.agreement.tls
+    }
+
     fn upstream(&self) -> Option<&str> {
         (!self.agreement.upstream.is_empty()).then_some(self.agreement.upstream.as_str())
     }
