@@ -126,6 +126,24 @@ impl<I: Io> UpstreamStream<I> {
         }
     }
 
+    /// RFC 3030 §4.2: without PIPELINING each chunk waits for the answer to the one before it.
+    async fn after_chunk(&mut self, mut connection: Box<Connection<I::Stream>>) -> Result<(), Reply> {
+        if let Err(broken) = connection.collect(self.by(UPSTREAM_BLOCK_TIMEOUT)).await {
+            return Err(self.lose(connection, &broken));
+        }
+        match connection.replies.pop() {
+            Some((_, reply)) if !reply.is_positive() => {
+                let refusal = self.egress.refusal(Stage::Message, &reply, &self.upstream);
+                self.abort(connection);
+                Err(refusal)
+            }
+            _ => {
+                self.stage = Progress::Streaming(Form::Plain, connection);
+                Ok(())
+            }
+        }
+    }
+
     /// Sends the last slices and reads the verdict.
     async fn conclude(
         &mut self,
@@ -230,6 +248,9 @@ impl<I: Io> Sink for UpstreamStream<I> {
         match connection.transmit(self.agreement.by(UPSTREAM_BLOCK_TIMEOUT)).await {
             Ok(()) if form == Form::Stuffed && connection.has_spoken() => {
                 Err(self.early_verdict(connection).await)
+            }
+            Ok(()) if form == Form::Plain && !connection.machine.capabilities().pipelining => {
+                self.after_chunk(connection).await
             }
             Ok(()) => {
                 self.stage = Progress::Streaming(form, connection);

@@ -168,6 +168,13 @@ impl World {
         result.take()
     }
 
+    /// Ends the world: every task, listener and timer goes, and with them what they hold of the world itself.
+    pub fn end(&self) {
+        drop(self.inner.listeners.take());
+        drop(self.inner.tasks.take());
+        drop(self.inner.timers.take());
+    }
+
     /// Polls one task that can go on.
     fn turn(&self) -> bool {
         let Some(number) = self.inner.ready.pop() else { return false };
@@ -277,6 +284,8 @@ struct Pipe {
     /// No more segments come after the moment given.
     ended: Cell<Option<u64>>,
     is_reset: Cell<bool>,
+    /// The end is a reset, behind everything that was sent before.
+    ends_in_reset: Cell<bool>,
     /// Nobody will read what is sent.
     is_abandoned: Cell<bool>,
     octets: Cell<usize>,
@@ -295,6 +304,11 @@ impl Pipe {
 
     fn reset(&self) {
         self.is_reset.set(true);
+        self.wake_both();
+    }
+
+    fn end_in_reset(&self) {
+        self.ends_in_reset.set(true);
         self.wake_both();
     }
 
@@ -337,7 +351,10 @@ impl SimStream {
             return Some(Err(io::ErrorKind::ConnectionReset.into()));
         }
         let mut segments = self.incoming.segments.borrow_mut();
-        let Some((_, segment)) = segments.front_mut() else { return Some(Ok(Bytes::new())) };
+        let Some((_, segment)) = segments.front_mut() else {
+            let is_reset = self.incoming.ends_in_reset.get();
+            return Some(if is_reset { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(Bytes::new()) });
+        };
         let mut count = segment.len().min(room);
         if count > 1 && self.world.happens(faults.short_reads_permille) {
             count = 1 + usize::try_from(self.world.below(count as u64 - 1)).unwrap_or(0);
@@ -382,7 +399,8 @@ impl SimStream {
         let pipe = &self.outgoing;
         if pipe.is_abandoned.get() {
             // As the kernel does it: what reaches a closed socket is answered with a reset.
-            return self.break_off();
+            pipe.reset();
+            return self.incoming.end_in_reset();
         }
         let arrival = self.world.now().0 + self.world.below(delay_max + 1);
         let last = pipe.segments.borrow().back().map_or(0, |(at, _)| *at);
@@ -484,11 +502,11 @@ impl Drop for SimStream {
         self.incoming.is_abandoned.set(true);
         // As the kernel does it: closing with octets unread, or still to come, resets the connection.
         if self.resets.get() || !self.incoming.segments.borrow().is_empty() {
-            self.break_off();
-        } else {
-            self.finish_sending();
-            self.incoming.wake_both();
+            self.incoming.reset();
+            self.outgoing.ends_in_reset.set(true);
         }
+        self.finish_sending();
+        self.incoming.wake_both();
     }
 }
 
