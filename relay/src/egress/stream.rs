@@ -128,13 +128,13 @@ impl<I: Io> UpstreamStream<I> {
 
     /// RFC 3030 §4.2: without PIPELINING each chunk waits for the answer to the one before it.
     async fn after_chunk(&mut self, mut connection: Box<Connection<I::Stream>>) -> Result<(), Reply> {
-        if let Err(broken) = connection.collect(self.by(UPSTREAM_BLOCK_TIMEOUT)).await {
-            return Err(self.lose(connection, &broken));
+        if let Err(broken) = connection.collect(self.agreement.by(UPSTREAM_BLOCK_TIMEOUT)).await {
+            return Err(self.agreement.lose(*connection, &broken));
         }
         match connection.replies.pop() {
             Some((_, reply)) if !reply.is_positive() => {
-                let refusal = self.egress.refusal(Stage::Message, &reply, &self.upstream);
-                self.abort(connection);
+                let refusal = self.agreement.refusal(Stage::Message, &reply);
+                self.agreement.abort(*connection);
                 Err(refusal)
             }
             _ => {
