@@ -155,6 +155,8 @@ pub const DNS_QUERIES_MAX: usize = 1024;
 pub const DNS_LOOKUPS_MAX: usize = 256;
 /// Names that a worker knows at once, for each kind of question.
 pub const DNS_CACHE_NAMES_MAX: usize = 4096;
+/// TLSA records of one host that are used.
+pub const TLSA_RECORDS_MAX: usize = 32;
 /// Mail exchangers of one name whose addresses are looked up.
 pub const DNS_EXCHANGERS_MAX: usize = 20;
 /// Longest wait for one answer of a name server.
@@ -190,7 +192,8 @@ const _: () = assert!(COMMAND_BUFFER_OCTETS < BODY_BUFFER_OCTETS_MIN);
 const _: () = assert!(BODY_BUFFER_OCTETS_MIN < BODY_BUFFER_OCTETS_MAX);
 // A record of the greatest size fits the buffer that is kept for one.
 const _: () = assert!(RECORD_PLAINTEXT_OCTETS_MAX + RECORD_OVERHEAD_OCTETS_MAX <= RECORD_BUFFER_OCTETS);
-const _: () = assert!(BODY_BUFFER_OCTETS_MIN <= RECORD_BUFFER_OCTETS && RECORD_BUFFER_OCTETS < BODY_BUFFER_OCTETS_MAX);
+const _: () =
+    assert!(BODY_BUFFER_OCTETS_MIN <= RECORD_BUFFER_OCTETS && RECORD_BUFFER_OCTETS < BODY_BUFFER_OCTETS_MAX);
 // The upstream is claimed before the held-back header section may be refused for its size.
 const _: () = assert!(UPSTREAM_CLAIM_OCTETS < HEADER_SECTION_OCTETS_MAX);
 const _: () = assert!(PATH_OCTETS_MAX + 2 * DSN_PARAMETER_OCTETS_MAX < COMMAND_LINE_OCTETS_MAX);

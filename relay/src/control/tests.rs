@@ -30,7 +30,11 @@ pub(super) fn settings() -> Settings {
         ..config::Sources::default()
     };
     let config = config::load(&sources, &config::Host { name: "host".into(), cpus: 1 }).unwrap().config;
-    Settings { ingress: Arc::new(config.ingress), egress: Arc::new(config.egress), tls: tls::Armour::default() }
+    Settings {
+        ingress: Arc::new(config.ingress),
+        egress: Arc::new(config.egress),
+        tls: tls::Armour::default(),
+    }
 }
 
 pub(super) fn listeners() -> Vec<Bound> {

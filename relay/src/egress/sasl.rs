@@ -76,8 +76,12 @@ enum State {
     LoginName,
     LoginPassword,
     CramMd5,
-    ScramFirst { nonce: String },
-    ScramFinal { server_signature: Vec<u8> },
+    ScramFirst {
+        nonce: String,
+    },
+    ScramFinal {
+        server_signature: Vec<u8>,
+    },
     Proved,
 }
 
@@ -100,7 +104,8 @@ impl Exchange {
     /// The initial response, where the mechanism has one (RFC 4954 §4).
     #[must_use]
     pub fn initial(&self, mechanism: Mechanism) -> Option<SecretText> {
-        let (name, secret) = (&self.login.name, Zeroizing::new(self.login.password.expose_secret().to_owned()));
+        let (name, secret) =
+            (&self.login.name, Zeroizing::new(self.login.password.expose_secret().to_owned()));
         let text = match (mechanism, &self.state) {
             // RFC 4616 §2.
             (Mechanism::Plain, _) => format!("\0{name}\0{}", *secret),
@@ -302,8 +307,12 @@ mod tests {
 
     #[test]
     fn scram_refuses_a_server_that_does_not_add_to_the_nonce_or_costs_too_much() {
-        for first in ["r=abc,s=AAAA,i=4096", "r=xyz123,s=AAAA,i=4096", "r=abcd,s=AAAA,i=4294967295", "m=x,r=abcd,s=AAAA,i=1"]
-        {
+        for first in [
+            "r=abc,s=AAAA,i=4096",
+            "r=xyz123,s=AAAA,i=4096",
+            "r=abcd,s=AAAA,i=4294967295",
+            "m=x,r=abcd,s=AAAA,i=1",
+        ] {
             assert_eq!(scram_final("u", "p", "abc", first), Err(Untrue), "{first}");
         }
     }

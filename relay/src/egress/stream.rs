@@ -80,7 +80,14 @@ impl<I: Io> UpstreamStream<I> {
     /// The way of one session.
     #[must_use]
     pub fn new(egress: Rc<Egress<I>>) -> Self {
-        Self { egress, held: None, stage: Progress::Nothing, taken: Vec::new(), upstream: String::new(), tls: "none".into() }
+        Self {
+            egress,
+            held: None,
+            stage: Progress::Nothing,
+            taken: Vec::new(),
+            upstream: String::new(),
+            tls: "none".into(),
+        }
     }
 
     fn now(&self) -> Moment {

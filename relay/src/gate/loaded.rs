@@ -246,7 +246,11 @@ fn refused(call: &'static str, error: &(dyn std::error::Error + 'static)) -> Loa
     let mut cause = Some(error);
     while let Some(inner) = cause {
         if let Some(code) = inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-            return LoadError::Refused { call, error: io::Error::from_raw_os_error(code), log: String::new() };
+            return LoadError::Refused {
+                call,
+                error: io::Error::from_raw_os_error(code),
+                log: String::new(),
+            };
         }
         cause = inner.source();
     }

@@ -147,13 +147,7 @@ impl<I: Io> Ingress<I> {
     }
 
     /// Our own header fields for a message that begins now.
-    fn fields(
-        &self,
-        peer: &Peer,
-        machine: &Server,
-        agreed: Option<Agreed>,
-        envelope: &Envelope,
-    ) -> Fields {
+    fn fields(&self, peer: &Peer, machine: &Server, agreed: Option<Agreed>, envelope: &Envelope) -> Fields {
         let host_name = Arc::clone(&self.config().relay_host_name);
         let at = LocalTime { unix_ms: self.io.unix_ms(), offset_minutes: 0 };
         let only_recipient = match &envelope.recipients[..] {

@@ -23,7 +23,9 @@ use crate::io::{Io, Stream, Waiting};
 use crate::limits::{
     FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, REPLY_TIMEOUT, SLOW_START, TLS_HANDSHAKE_TIMEOUT,
 };
-use crate::meter::{AuthOutcome, HandshakeOutcome, Listener, RecipientOutcome, SessionOutcome, TlsSide, TlsVersion};
+use crate::meter::{
+    AuthOutcome, HandshakeOutcome, Listener, RecipientOutcome, SessionOutcome, TlsSide, TlsVersion,
+};
 use crate::smtp::auth::Credentials;
 use crate::smtp::body::Framing;
 use crate::smtp::params::{Mail, Rcpt};

@@ -173,7 +173,8 @@ pub fn encode_base64(octets: &[u8]) -> Zeroizing<String> {
     // The capacity is never outgrown, so that no copy of a secret is left behind.
     let mut text = Zeroizing::new(String::with_capacity(octets.len().div_ceil(3) * 4));
     for group in octets.chunks(3) {
-        let bits = group.iter().fold(0u32, |bits, &octet| bits << 8 | u32::from(octet)) << (8 * (3 - group.len()));
+        let bits =
+            group.iter().fold(0u32, |bits, &octet| bits << 8 | u32::from(octet)) << (8 * (3 - group.len()));
         for place in 0..4 {
             let symbol = SYMBOLS[(bits >> (18 - 6 * place) & 63) as usize];
             text.push(if place <= group.len() { char::from(symbol) } else { '=' });

@@ -51,11 +51,7 @@ impl Demand {
     /// No TLS at all.
     #[must_use]
     pub fn none() -> Arc<Self> {
-        Arc::new(Self {
-            level: Level::None,
-            fingerprints: Arc::default(),
-            authorities: Arc::default(),
-        })
+        Arc::new(Self { level: Level::None, fingerprints: Arc::default(), authorities: Arc::default() })
     }
 
     /// What is asked of one host of an upstream.
@@ -85,6 +81,13 @@ impl Demand {
                 Some(Dane::Unknown(why)) => Wanted::Impossible(why.clone()),
             },
         }
+    }
+
+    /// Whether the records that lead to the host must be proved as well: at `dane-only`. At `dane` a host is believed
+    /// on its own, as Postfix does (`smtp_tls_dane_insecure_mx_policy = dane`).
+    #[must_use]
+    pub fn asks_for_signed_route(&self) -> bool {
+        self.level == Level::DaneOnly
     }
 
     /// Whether [`Self::of`] wants to know TLSA records.

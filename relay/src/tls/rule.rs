@@ -196,9 +196,14 @@ impl Verifier {
         match &self.rule {
             Rule::Any => Ok(()),
             Rule::Fingerprint(wanted) => {
-                let is_wanted = |octets: &[u8]| wanted.iter().any(|one| one == digest(&SHA256, octets).as_ref());
+                let is_wanted =
+                    |octets: &[u8]| wanted.iter().any(|one| one == digest(&SHA256, octets).as_ref());
                 let key = Parts::of(leaf).map(|parts| parts.public_key);
-                if is_wanted(leaf) || key.is_some_and(is_wanted) { Ok(()) } else { Err(because(Why::Fingerprint)) }
+                if is_wanted(leaf) || key.is_some_and(is_wanted) {
+                    Ok(())
+                } else {
+                    Err(because(Why::Fingerprint))
+                }
             }
             Rule::Trusted(names) => {
                 self.trust(&self.authorities.roots, leaf, others, now)?;
@@ -261,7 +266,8 @@ impl Verifier {
             return Ok(());
         }
         let mut fault = because(Why::Tlsa);
-        for authority in others.iter().filter(|other| of_usage(Usage::Authority).any(|record| record.matches(other)))
+        for authority in
+            others.iter().filter(|other| of_usage(Usage::Authority).any(|record| record.matches(other)))
         {
             let mut roots = RootCertStore::empty();
             if roots.add(authority.clone().into_owned()).is_err() {

@@ -64,6 +64,22 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+impl Fault {
+    /// Whether `SSL_CERT_KEY` is at fault.
+    #[must_use]
+    pub fn is_about_key(&self) -> bool {
+        matches!(self, Self::Certificate(KEY, _))
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Certificate(_, why) | Self::Crypto(why) => why,
+        }
+    }
+}
+
 impl Tickets {
     /// Fresh keys.
     ///
@@ -160,7 +176,9 @@ impl Watch {
     pub fn look(&self) -> Vec<Result<(), Fault>> {
         let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let alive = watched.iter().filter_map(Weak::upgrade);
-        alive.filter_map(|acceptor| acceptor.refresh().map(|is_new| is_new.then_some(())).transpose()).collect()
+        alive
+            .filter_map(|acceptor| acceptor.refresh().map(|is_new| is_new.then_some(())).transpose())
+            .collect()
     }
 }
 

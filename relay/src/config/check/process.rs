@@ -25,6 +25,7 @@ use crate::gate::config::{Action, Mode, Wanted};
 use crate::log::config::{Format, Level as LogLevel, Target};
 use crate::spool::config::BounceTo;
 use crate::tls::config::{Certificate, Level, Pem, Version};
+use crate::tls::server::read as read_certificate;
 use crate::{egress, gate, ingress, log, spool, tls};
 
 impl Checker<'_> {
@@ -65,7 +66,14 @@ impl Checker<'_> {
         if !self.all_or_none(&[&SSL_CERT_PEM, &SSL_CERT_KEY]) {
             return None;
         }
-        Some(chain?.zip(key?).map(|(chain, key)| Certificate { chain, key }))
+        let certificate = chain?.zip(key?).map(|(chain, key)| Certificate { chain, key });
+        // Whether the two can be used at all, and together: better told by `check` than by the start.
+        if let Some(Err(fault)) = certificate.as_ref().map(read_certificate) {
+            let variable = if fault.is_about_key() { &SSL_CERT_KEY } else { &SSL_CERT_PEM };
+            self.mistake_about(variable, fault.reason().to_owned());
+            return None;
+        }
+        Some(certificate)
     }
 
     /// `TLS_VERIFY`, raised by `USE_TLS=yes`.
@@ -190,7 +198,7 @@ fn path(text: &str) -> Result<PathBuf, Wrong> {
     (path.is_absolute() && !text.contains('\0')).then(|| path.to_owned()).ok_or_else(Wrong::default)
 }
 
-fn readable_path(text: &str) -> Result<PathBuf, Wrong> {
+pub(super) fn readable_path(text: &str) -> Result<PathBuf, Wrong> {
     let path = path(text)?;
     read(&path).map_err(|error| Wrong::because(error.to_string()))?;
     Ok(path)
