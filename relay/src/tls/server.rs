@@ -64,22 +64,6 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-impl Fault {
-    /// Whether `SSL_CERT_KEY` is at fault.
-    #[must_use]
-    pub fn is_about_key(&self) -> bool {
-        matches!(self, Self::Certificate(KEY, _))
-    }
-
-    /// Why.
-    #[must_use]
-    pub fn reason(&self) -> &str {
-        match self {
-            Self::Certificate(_, why) | Self::Crypto(why) => why,
-        }
-    }
-}
-
 impl Tickets {
     /// Fresh keys.
     ///

@@ -25,7 +25,6 @@ use crate::gate::config::{Action, Mode, Wanted};
 use crate::log::config::{Format, Level as LogLevel, Target};
 use crate::spool::config::BounceTo;
 use crate::tls::config::{Certificate, Level, Pem, Version};
-use crate::tls::server::read as read_certificate;
 use crate::{egress, gate, ingress, log, spool, tls};
 
 impl Checker<'_> {
@@ -66,14 +65,7 @@ impl Checker<'_> {
         if !self.all_or_none(&[&SSL_CERT_PEM, &SSL_CERT_KEY]) {
             return None;
         }
-        let certificate = chain?.zip(key?).map(|(chain, key)| Certificate { chain, key });
-        // Whether the two can be used at all, and together: better told by `check` than by the start.
-        if let Some(Err(fault)) = certificate.as_ref().map(read_certificate) {
-            let variable = if fault.is_about_key() { &SSL_CERT_KEY } else { &SSL_CERT_PEM };
-            self.mistake_about(variable, fault.reason().to_owned());
-            return None;
-        }
-        Some(certificate)
+        Some(chain?.zip(key?).map(|(chain, key)| Certificate { chain, key }))
     }
 
     /// `TLS_VERIFY`, raised by `USE_TLS=yes`.
