@@ -20,6 +20,7 @@ use crate::config::features::{Feature, Features};
 use crate::config::{self, Host, Loaded, Refused, Sources};
 use crate::control::client::Verb as Asked;
 use crate::io::ladder;
+use crate::tls;
 
 /// Does what the arguments ask for; the first is the name that the binary was called by.
 #[must_use]
@@ -66,9 +67,12 @@ fn verb(arguments: Arguments) -> ExitCode {
 
 /// `ringpost check`: every mistake and warning, one a line.
 fn check(sources: &Sources, out: &mut impl Write) -> ExitCode {
-    let (mistakes, warnings) = match config::load(sources, &Host::current()) {
-        Ok(loaded) => (Vec::new(), loaded.warnings),
-        Err(refused) => (refused.mistakes, refused.warnings),
+    let (mistakes, warnings): (Vec<String>, _) = match config::load(sources, &Host::current()) {
+        Ok(loaded) => {
+            let mistakes = tls::mistakes(&loaded.config.tls);
+            (mistakes.iter().map(ToString::to_string).collect(), loaded.warnings)
+        }
+        Err(refused) => (refused.mistakes.iter().map(ToString::to_string).collect(), refused.warnings),
     };
     let lines = mistakes.iter().map(|mistake| format!("mistake: {mistake}"));
     let lines = lines.chain(warnings.iter().map(|warning| format!("warning: {warning}")));

@@ -87,7 +87,7 @@ async fn converse(world: World, dialog: Rc<Dialog>, traces: Rc<RefCell<Traces>>)
     config.message_size_max = Octets(dialog.profile.size_max);
     config.recipients_max = dialog.profile.recipients_max;
     config.bare_newline = dialog.profile.bare_newline;
-    let session = session(&world, config, theirs, Rules::new(&dialog, &traces));
+    let mut session = session(&world, config, theirs, Rules::new(&dialog, &traces));
     let talking = Rc::clone(&traces);
     let talk = Talk::new(world.clone(), ours);
     world.spawn(async move {

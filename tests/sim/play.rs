@@ -99,6 +99,7 @@ impl Scene {
             upstream_rate: None,
             eightbit: dice.pick(&[egress::EightBit::Bounce, egress::EightBit::Pass]),
             dns_servers: Vec::new(),
+            dns_trust_anchors: None,
             dkim: None,
         };
         let key = Cell::new(0);
@@ -187,7 +188,7 @@ impl Relay {
             let id = SessionId { worker: WorkerId(0), number: number.get() };
             let peer = Peer { listener: Listener::Smtp, socket: CLIENT, client: CLIENT };
             let sink = wrap(UpstreamStream::new(Rc::clone(&relay.egress)));
-            let session = Session::new(Rc::clone(&relay.ingress), stream, sink, peer, id, Bytes::new());
+            let mut session = Session::new(Rc::clone(&relay.ingress), stream, sink, peer, id, Bytes::new());
             let sessions = Rc::clone(&relay.sessions);
             sessions.set(sessions.get() + 1);
             relay.world.spawn(async move {

@@ -38,7 +38,7 @@ use crate::resolve::Resolver;
 use crate::smtp::client::UpstreamReply;
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
-use crate::tls::client::{Connector, Demand};
+use crate::tls::client::{Connector, Dane, Demand};
 use crate::units::Moment;
 
 /// How often an ending worker looks whether its upstreams have answered.
@@ -256,9 +256,10 @@ impl<I: Io> Egress<I> {
                 let armour = self.armour.borrow();
                 (Arc::clone(&armour.demand), Rc::clone(&armour.connector))
             };
+            let tlsa = self.tlsa(&demand, destination, &address.0).await;
             let manner = Manner {
                 host_name: &config.relay_host_name,
-                wanted: demand.of(&address.0, &next_hop, None),
+                wanted: demand.of(&address.0, &next_hop, tlsa.as_ref()),
                 connector: &connector,
                 login: config.login.as_ref(),
                 mechanism: config.mechanism,
@@ -280,6 +281,23 @@ impl<I: Io> Egress<I> {
         drop(place);
         pool.failed(self.io.now());
         Ok(None)
+    }
+
+    /// What DNS says of a host at the two DANE levels; a host without a name has no records.
+    async fn tlsa(
+        &self,
+        demand: &Demand,
+        destination: &Destination<I::Stream>,
+        host: &Arc<str>,
+    ) -> Option<Dane> {
+        if !demand.asks_for_tlsa() || matches!(destination.address.host, UpstreamHost::Address(_)) {
+            return None;
+        }
+        let route = match &destination.address.host {
+            UpstreamHost::Mx(domain) if demand.asks_for_signed_route() => Some(domain),
+            _ => None,
+        };
+        Some(self.resolver.dane(host, destination.address.port, route).await)
     }
 
     /// The reply for the client; our own misconfiguration is logged loudly.

@@ -18,7 +18,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError};
-use rustls::{ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use crate::io::Flight;
 use crate::io::buffer::{Buffer, Size};
@@ -182,7 +182,7 @@ impl Records {
             ProtocolVersion::TLSv1_3 => ("TLSv1.3", TlsVersion::V1_3),
             _ => ("TLSv1.2", TlsVersion::V1_2),
         };
-        let cipher = state.negotiated_cipher_suite()?.suite().as_str().unwrap_or("unknown");
+        let cipher = name_of(state.negotiated_cipher_suite()?.suite());
         let is_resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
         Some(Agreed { version, cipher, label, is_resumed })
     }
@@ -475,6 +475,16 @@ impl Sealed<'_> {
 
     fn finish(self) {
         self.out.push(self.current.map(Buffer::freeze).unwrap_or_default());
+    }
+}
+
+/// The suite's name in the registry of IANA; rustls marks those of TLS 1.3 in its own way.
+fn name_of(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or("unknown"),
     }
 }
 
