@@ -10,16 +10,16 @@ use crate::kernel::{Bench, DROP, PASS, TX};
 use crate::object;
 use crate::packet::{Packet, QINQ, VLAN, ack, icmp, syn, tcp, udp};
 
-pub const OWN: &str = "198.18.0.1";
-pub const OWN6: &str = "2001:db8::1";
-pub const FRIEND: &str = "10.1.2.3";
-pub const FRIEND6: &str = "2001:db8:1::3";
-pub const STRANGER: &str = "198.18.9.9";
-pub const STRANGER6: &str = "2001:db8:9::9";
+pub(crate) const OWN: &str = "198.18.0.1";
+pub(crate) const OWN6: &str = "2001:db8::1";
+pub(crate) const FRIEND: &str = "10.1.2.3";
+pub(crate) const FRIEND6: &str = "2001:db8:1::3";
+pub(crate) const STRANGER: &str = "198.18.9.9";
+pub(crate) const STRANGER6: &str = "2001:db8:9::9";
 
 /// A relay on 25, 465 and 587 of one address of each family: 10/8 and 2001:db8:1::/48 may come to 25, 192.168/16
 /// to the others.
-pub fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let own = [OWN, OWN6].map(|text| text.parse::<IpAddr>().unwrap());
     let ports = [(25, Class::Smtp), (465, Class::Submission), (587, Class::Submission)];
     let listeners =
@@ -287,7 +287,7 @@ impl OnHost {
 }
 
 /// No bans, no buckets, no time.
-pub struct NoServices;
+pub(crate) struct NoServices;
 
 impl ringpost_ebpf::verdict::Kernel for NoServices {
     fn now_ns(&self) -> u64 {
