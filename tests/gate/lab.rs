@@ -4,13 +4,15 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ringpost::gate::advice::AttachMode;
 use ringpost::gate::config::{Action, Config, Mode, Wanted};
+use ringpost::gate::link::Link;
+use ringpost::gate::loaded::{Entry, Loaded};
 use ringpost::gate::{Gate, GateError, Lists};
 use ringpost::policy::acl::Networks;
 use ringpost_tests::wait::PATIENCE;
@@ -70,9 +72,22 @@ impl Lab {
                 ip(&[&["addr", "add", &address, "dev", "client0"], nodad].concat())?;
             }
             ip(&["link", "set", "client0", "up"])?;
-            // Without GRO there is no NAPI on this end, and the driver would not take what XDP_TX sends to it.
-            switch_on_gro("client0")?;
             Ok(())
+        })
+    }
+
+    /// Puts a program that passes everything on the clients' end: veth takes what a native XDP_TX sends to it only
+    /// where that end runs XDP too.
+    pub(crate) fn with_xdp_on_both_ends(&self, object: &[u8]) -> impl Sized + use<> {
+        let object = object.to_vec();
+        self.client.run(move || {
+            // Without a table the gate passes everything.
+            let loaded = Loaded::new(&object).unwrap();
+            let host = ringpost::gate::netlink::host().unwrap();
+            let end = host.interfaces.iter().find(|interface| interface.name == "client0").unwrap();
+            let program = loaded.program(Entry::Linear).and_then(Loaded::fd_of).unwrap();
+            let link = Link::attach(program, end.index, AttachMode::Native).unwrap();
+            (link, loaded)
         })
     }
 
@@ -237,23 +252,6 @@ fn unshare() -> Result<(), String> {
         return Ok(());
     }
     Err(format!("no network namespace: {}", std::io::Error::last_os_error()))
-}
-
-/// `ethtool -K NAME gro on`.
-fn switch_on_gro(name: &str) -> Result<(), String> {
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
-    const ETHTOOL_SGRO: u32 = 0x2c;
-    let mut value = [ETHTOOL_SGRO, 1];
-    // SAFETY: zero is a value of this plain struct.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (place, octet) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *place = octet.cast_signed();
-    }
-    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-    // SAFETY: the request and what it points to outlive the call.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
-    if done == 0 { Ok(()) } else { Err(format!("no GRO on {name}: {}", std::io::Error::last_os_error())) }
 }
 
 /// Leaves this thread with the capabilities of these numbers and no others.

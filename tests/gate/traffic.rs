@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ringpost::gate::Gate;
+use ringpost::gate::advice::AttachMode;
 use ringpost::gate::config::{Action, Config, Mode};
 use ringpost::policy::rate::Rate;
 use ringpost_ebpf::abi::{Reason, Verdict};
@@ -91,6 +92,7 @@ fn reset(mode: Mode) {
     let object = object!();
     let lab = lab!();
     let relay = Greeter::start();
+    let _passing = (mode == Mode::Native).then(|| lab.with_xdp_on_both_ends(&object));
     let gate = gate(&object, &Config { action: Action::Reset, ..config(mode) }, relay.lists(FRIENDS));
     for (stranger, to) in [(STRANGER, relay.v4), (STRANGER6, relay.v6)] {
         let error = lab.client().greet(stranger, to).unwrap_err();
@@ -108,6 +110,22 @@ fn a_reset_refuses_the_connection_at_once_natively() {
 #[test]
 fn a_reset_refuses_the_connection_at_once_generically() {
     reset(Mode::Generic);
+}
+
+#[test]
+fn a_reset_leaves_a_veth_that_has_no_xdp_at_its_other_end() {
+    // Native XDP_TX would be lost there: `auto` takes the generic mode, also when the action changes later.
+    reset(Mode::Auto);
+    let object = object!();
+    let lab = lab!();
+    let relay = Greeter::start();
+    let gate = gate(&object, &config(Mode::Auto), relay.lists(FRIENDS));
+    assert_eq!(gate.status().interfaces[0].mode, AttachMode::Native);
+    gate.replace_lists(&Config { action: Action::Reset, ..config(Mode::Auto) }, relay.lists(FRIENDS))
+        .unwrap();
+    assert_eq!(gate.status().interfaces[0].mode, AttachMode::Generic);
+    let error = lab.client().greet(STRANGER, relay.v4).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[test]
