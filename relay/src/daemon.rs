@@ -13,13 +13,16 @@ use std::thread::JoinHandle;
 use crate::config::{self, Config, Loaded, Sources};
 use crate::control;
 use crate::control::{Bound, ControlPlane, Read, Start, Workers};
+use crate::ingress::login::Checker;
 use crate::io::clock;
 use crate::io::ladder::Rung;
-use crate::limits::{LISTEN_BACKLOG, LOG_FLUSH_TIMEOUT};
+use crate::limits::{CERTIFICATE_LOOK, LISTEN_BACKLOG, LOG_FLUSH_TIMEOUT};
 use crate::log::Log;
 use crate::meter::Listener;
 use crate::orders::{self, Order, Settings};
 use crate::resolve::{self, Service};
+use crate::tls;
+use crate::tls::server::{Tickets, Watch};
 use crate::units::WorkerId;
 use crate::worker::{self, Parts, Shared};
 
@@ -34,10 +37,14 @@ pub enum Fault {
     Worker(WorkerId, io::Error),
     /// The log cannot be opened.
     Log(io::Error),
+    /// No thread for the logins.
+    Threads(io::Error),
+    /// The certificate or the authorities cannot be used.
+    Tls(tls::Unready),
 }
 
 impl Fault {
-    /// 77 no permission, 71 the system, 73 what the control plane needs on disk.
+    /// 78 configuration, 77 no permission, 71 the system, 73 what the control plane needs on disk.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -45,7 +52,8 @@ impl Fault {
             Self::Log(error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Control(fault) => fault.exit_code(),
             Self::Log(_) => 73,
-            Self::Listen(..) | Self::Worker(..) => 71,
+            Self::Tls(_) => 78,
+            Self::Listen(..) | Self::Worker(..) | Self::Threads(_) => 71,
         }
     }
 }
@@ -62,6 +70,8 @@ impl fmt::Display for Fault {
             Self::Control(fault) => fault.fmt(f),
             Self::Worker(worker, error) => write!(f, "worker {worker} cannot start: {error}"),
             Self::Log(error) => write!(f, "LOG_TARGET: {error}"),
+            Self::Threads(error) => write!(f, "no thread for the logins: {error}"),
+            Self::Tls(unready) => unready.fmt(f),
         }
     }
 }
@@ -89,10 +99,12 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     }
     let (bound, sockets) = bind_all(&config)?;
     let (look_ups, requests) = resolve::channel();
-    let settings = settings_of(&config);
+    let tickets = Tickets::new().map_err(|fault| Fault::Tls(tls::Unready::Acceptor(fault)))?;
+    let watch = Watch::default();
+    let settings = settings_of(&config, &tickets, &watch).map_err(Fault::Tls)?;
     let (orders, receivers): (Vec<_>, Vec<_>) = (0..config.workers).map(|_| orders::channel()).unzip();
     let service = Service::new(requests, &config.egress.dns_servers);
-    let reloaded = Reloaded { log: log.clone(), look_ups: look_ups.clone() };
+    let reloaded = Reloaded { log: log.clone(), look_ups: look_ups.clone(), tickets, watch: watch.clone() };
     let plane = ControlPlane::bind(Start {
         config: config.control.clone(),
         settings: settings.clone(),
@@ -102,7 +114,7 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
         commit: crate::COMMIT,
         reread: Arc::new(move || reread(&sources, &reloaded)),
         log_lines_dropped: Box::new(move || dropped.lines_dropped()),
-        companions: vec![Box::pin(service.run())],
+        companions: vec![Box::pin(service.run()), Box::pin(watch_certificates(watch))],
     })
     .map_err(Fault::Control)?;
     let workers = start_workers(sockets, receivers, &settings, &look_ups, best)?;
@@ -117,27 +129,45 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     Ok(())
 }
 
-fn settings_of(config: &Config) -> Settings {
-    Settings { ingress: Arc::new(config.ingress.clone()), egress: Arc::new(config.egress.clone()) }
+fn settings_of(config: &Config, tickets: &Tickets, watch: &Watch) -> Result<Settings, tls::Unready> {
+    let tls = tls::Armour::load(&config.tls, tickets)?;
+    tls.acceptor.iter().for_each(|acceptor| watch.add(acceptor));
+    Ok(Settings { ingress: Arc::new(config.ingress.clone()), egress: Arc::new(config.egress.clone()), tls })
+}
+
+/// Changed certificates are shown without a reload.
+async fn watch_certificates(watch: Watch) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_LOOK).await;
+        let look = watch.clone();
+        // Files may stand on a slow disk: they are read on a thread of the runtime's own pool.
+        for outcome in tokio::task::spawn_blocking(move || look.look()).await.unwrap_or_default() {
+            match outcome {
+                Ok(()) => tracing::info!(event = "certificate_renewed"),
+                Err(fault) => tracing::error!(event = "certificate_refused", reason = %fault),
+            }
+        }
+    }
 }
 
 /// What a reload reaches besides the workers.
 struct Reloaded {
     log: Log,
     look_ups: flume::Sender<resolve::Request>,
+    tickets: Tickets,
+    watch: Watch,
 }
 
 fn reread(sources: &Sources, reloaded: &Reloaded) -> Result<Read, Vec<String>> {
     let loaded = config::load(sources, &config::Host::current())
         .map_err(|refused| refused.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let settings = settings_of(&loaded.config, &reloaded.tickets, &reloaded.watch)
+        .map_err(|unready| vec![unready.to_string()])?;
     reloaded.log.set_level(loaded.config.log.level);
     reloaded.log.reopen();
     // Full of look-ups under way, the service keeps its servers until the next reload.
     let _ = reloaded.look_ups.try_send(resolve::Request::Configure(loaded.config.egress.dns_servers.clone()));
-    Ok(Read {
-        settings: settings_of(&loaded.config),
-        warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
-    })
+    Ok(Read { settings, warnings: loaded.warnings.iter().map(ToString::to_string).collect() })
 }
 
 /// The sockets of one worker.
@@ -191,7 +221,7 @@ fn start_workers(
     look_ups: &flume::Sender<resolve::Request>,
     best: Rung,
 ) -> Result<Vec<JoinHandle<()>>, Fault> {
-    let shared = Shared::default();
+    let shared = Shared { logins: Checker::start().map_err(Fault::Threads)?, ..Shared::default() };
     let started_ms = clock::unix_ms();
     let cpus = crate::io::cpus();
     let mut threads = Vec::new();

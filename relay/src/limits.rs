@@ -9,6 +9,13 @@ use std::time::Duration;
 pub const COMMAND_BUFFER_OCTETS: usize = 4 * 1024;
 /// Octets of the first larger buffer that a message body is received into.
 pub const BODY_BUFFER_OCTETS_MIN: usize = 16 * 1024;
+/// Octets of a buffer for one TLS record of the greatest size.
+pub const RECORD_BUFFER_OCTETS: usize = 20 * 1024;
+/// Octets of plaintext in one TLS record (RFC 8446 §5.1).
+pub const RECORD_PLAINTEXT_OCTETS_MAX: usize = 16 * 1024;
+/// Octets that a TLS record may add to its plaintext: header, content type, padding, tag (RFC 8446 §5.2; RFC 5246
+/// §6.2.3 allows more, which no suite of ours uses).
+pub const RECORD_OVERHEAD_OCTETS_MAX: usize = 5 + 256;
 /// Octets of the largest buffer that a message body is received into.
 pub const BODY_BUFFER_OCTETS_MAX: usize = 128 * 1024;
 
@@ -90,6 +97,25 @@ pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 pub const UPSTREAM_QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `stop` waits for open transactions.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The port that means TLS from the first octet (RFC 8314 §7.3).
+pub const SUBMISSIONS_PORT: u16 = 465;
+/// Longest time for a TLS handshake, with a client or an upstream.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Octets of a file with a certificate chain or a key.
+pub const CERTIFICATE_FILE_OCTETS_MAX: u64 = 1024 * 1024;
+/// Rounds of hashing that an upstream's SCRAM may ask for: more would stall the worker.
+pub const SCRAM_ITERATIONS_MAX: u32 = 100_000;
+/// Challenges of an upstream in one AUTH exchange.
+pub const AUTH_CHALLENGES_MAX: u32 = 8;
+/// Logins of clients that may wait to be checked.
+pub const LOGIN_CHECKS_MAX: usize = 64;
+/// How often the certificate's files are looked at.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
+/// Rules for upstreams' certificates whose TLS sessions one worker keeps.
+pub const TLS_CLIENT_CONFIGS_MAX: usize = 256;
+/// TLS sessions of upstreams that one worker keeps for each rule.
+pub const TLS_CLIENT_SESSIONS_MAX: usize = 64;
 
 /// Upstreams that the metrics tell apart; further ones share the name `other`.
 pub const UPSTREAMS_METERED_MAX: usize = 64;
@@ -175,6 +201,10 @@ const _: () = assert!(COMMAND_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(REPLY_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(COMMAND_BUFFER_OCTETS < BODY_BUFFER_OCTETS_MIN);
 const _: () = assert!(BODY_BUFFER_OCTETS_MIN < BODY_BUFFER_OCTETS_MAX);
+// A record of the greatest size fits the buffer that is kept for one.
+const _: () = assert!(RECORD_PLAINTEXT_OCTETS_MAX + RECORD_OVERHEAD_OCTETS_MAX <= RECORD_BUFFER_OCTETS);
+const _: () =
+    assert!(BODY_BUFFER_OCTETS_MIN <= RECORD_BUFFER_OCTETS && RECORD_BUFFER_OCTETS < BODY_BUFFER_OCTETS_MAX);
 // The upstream is claimed before the held-back header section may be refused for its size.
 const _: () = assert!(UPSTREAM_CLAIM_OCTETS < HEADER_SECTION_OCTETS_MAX);
 const _: () = assert!(PATH_OCTETS_MAX + 2 * DSN_PARAMETER_OCTETS_MAX < COMMAND_LINE_OCTETS_MAX);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::meter::Meter;
-use crate::{egress, ingress, limits};
+use crate::{egress, ingress, limits, tls};
 
 /// One thing asked of a worker.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Settings {
     pub ingress: Arc<ingress::Config>,
     /// For upstreams.
     pub egress: Arc<egress::Config>,
+    /// TLS for both.
+    pub tls: tls::Armour,
 }
 
 /// How a worker ended.

@@ -19,6 +19,7 @@ use crate::egress::stream::UpstreamStream;
 use crate::envelope::Peer;
 use crate::ingress::Ingress;
 use crate::ingress::admission::{Admission, Admitted, Full};
+use crate::ingress::login::Checker;
 use crate::ingress::proxy;
 use crate::ingress::session::Session;
 use crate::io::buffer::{Buffer, Size};
@@ -26,7 +27,7 @@ use crate::io::ladder::{self, Rung};
 use crate::io::ring::{RingIo, RingStream, stop_accepting};
 use crate::io::{Io, Stream};
 use crate::limits::{PROXY_HEADER_TIMEOUT, REPLY_TIMEOUT, TICK, UPSTREAM_QUIT_TIMEOUT};
-use crate::meter::{IoDriver, Listener, Meter, SessionOutcome};
+use crate::meter::{IoDriver, Listener, Meter, SessionOutcome, TlsSide};
 use crate::orders::{Drained, Order, Settings};
 use crate::policy::rate::ClientRates;
 use crate::resolve::{self, Resolver};
@@ -64,6 +65,8 @@ pub struct Shared {
     pub permits: Arc<PermitBook>,
     /// The rates of clients.
     pub rates: Arc<Mutex<ClientRates>>,
+    /// The thread that checks logins.
+    pub logins: Checker,
 }
 
 /// Runs a worker on this thread until it is drained. `ready` hears the driver that was had.
@@ -118,9 +121,12 @@ impl Worker {
         let meter = Rc::new(RefCell::new(Meter::default()));
         meter.borrow_mut().io_driver[label_of(rung)] = 1;
         let ids = QueueIds::new(parts.started_ms, parts.id);
-        let Settings { ingress, egress } = parts.settings;
+        let Settings { ingress, egress, tls } = parts.settings;
         let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), ids, parts.shared.rates);
         let egress = Egress::new(io.clone(), egress, parts.shared.permits, Resolver::new(parts.look_ups));
+        ingress.arm(tls.acceptor);
+        ingress.check_logins_by(parts.shared.logins);
+        egress.arm(tls.demand);
         let worker = Rc::new(Self {
             id: parts.id,
             io,
@@ -162,9 +168,11 @@ impl Worker {
                 Order::Snapshot(answer) => {
                     let _ = answer.send(Box::new(self.snapshot()));
                 }
-                Order::Reload(Settings { ingress, egress }, answer) => {
+                Order::Reload(Settings { ingress, egress, tls }, answer) => {
                     self.ingress.configure(ingress);
+                    self.ingress.arm(tls.acceptor);
                     self.egress.configure(egress);
+                    self.egress.arm(tls.demand);
                     let _ = answer.send(Ok(()));
                 }
                 Order::Drain { within, done } => {
@@ -186,6 +194,7 @@ impl Worker {
     fn snapshot(&self) -> Meter {
         let mut meter = self.meter.borrow().clone();
         self.egress.read_into(&mut meter.upstreams);
+        self.egress.read_handshakes_into(&mut meter.tls_handshakes[TlsSide::Outbound]);
         meter
     }
 
@@ -235,7 +244,7 @@ impl Worker {
         let is_proxy = self.ingress.config().proxy_protocol.contains(socket.ip());
         if is_proxy {
             let by = self.io.now().after(PROXY_HEADER_TIMEOUT);
-            match read_proxy_header(&mut stream, by).await {
+            match Box::pin(read_proxy_header(&mut stream, by)).await {
                 Some((client, rest)) => {
                     peer.client = client.unwrap_or(socket);
                     input = rest;
@@ -249,7 +258,8 @@ impl Worker {
         self.sessions.set(self.sessions.get() + 1);
         let id = SessionId { worker: self.id, number: self.sessions.get() };
         let sink = UpstreamStream::new(Rc::clone(&self.egress));
-        Session::new(Rc::clone(&self.ingress), stream, sink, peer, id, input).serve().await
+        let mut session = Session::new(Rc::clone(&self.ingress), stream, sink, peer, id, input);
+        session.serve().await
     }
 
     /// Who may not reach 465 and 587 at all is closed without a banner, as the gate would have done.

@@ -214,14 +214,6 @@ impl Client {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).ok();
     }
 
-    /// The address that the relay sees.
-    ///
-    /// # Panics
-    /// When the kernel does not tell.
-    pub fn address(&self) -> SocketAddr {
-        self.stream.local_addr().expect("a bound address")
-    }
-
     /// Hears one line without its CRLF, or the end of the connection.
     ///
     /// # Panics

@@ -87,11 +87,6 @@ impl Process {
         said.open_pipes == 0
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends it a signal. A process that has ended by itself needs none.
     pub fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
@@ -168,10 +163,8 @@ mod tests {
     fn feeds_input_and_signals() {
         let cat = Process::with_input(&mut Command::new("cat"), b"one\ntwo");
         assert_eq!(cat.finish().stdout, "one\ntwo\n");
-        let waiting =
-            Process::start(Command::new("sh").args(["-c", "echo up; read forever < /dev/tty; sleep 60"]));
-        waiting.said().find("it is up", |said| said.stdout.first().cloned());
+        let waiting = Process::start(Command::new("tail").args(["-f", "/dev/null"]));
         waiting.signal(Signal::KILL);
-        assert_eq!(waiting.child.id(), waiting.id());
+        assert_eq!(waiting.finish().code, None, "a signal ended it");
     }
 }

@@ -52,15 +52,11 @@ fn relay(flags: &[String]) -> Done {
             ensure(DURABLE)?;
         }
     }
-    step(&mut cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "ringpost-benches",
-        "--package",
-        "ringpost",
-        "--bins",
-    ]))?;
+    let mut build = cargo(&["build", "--release", "--package", "ringpost-benches", "--package", "ringpost"]);
+    for name in ["ringpost", "ringpost-bench", "ringpost-load", "ringpost-sink"] {
+        build.args(["--bin", name]);
+    }
+    step(&mut build)?;
     step(Command::new(target().join("release/ringpost-bench")).args(flags).stdin(Stdio::null()))
 }
 

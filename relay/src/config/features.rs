@@ -49,10 +49,8 @@ pub struct Features(fn(Feature) -> bool);
 impl Features {
     /// What this build can do.
     pub const THIS_BUILD: Self = Self(|feature| match feature {
-        Feature::RecipientMx => true,
+        Feature::RecipientMx | Feature::Tls | Feature::Auth => true,
         Feature::Spool
-        | Feature::Tls
-        | Feature::Auth
         | Feature::Gate
         | Feature::Rewrite
         | Feature::Routes

@@ -13,6 +13,7 @@ use super::*;
 use crate::config;
 use crate::meter::Meter;
 use crate::orders::Order;
+use crate::tls;
 
 /// Settings as a small site would have them.
 pub(super) fn settings() -> Settings {
@@ -29,7 +30,11 @@ pub(super) fn settings() -> Settings {
         ..config::Sources::default()
     };
     let config = config::load(&sources, &config::Host { name: "host".into(), cpus: 1 }).unwrap().config;
-    Settings { ingress: Arc::new(config.ingress), egress: Arc::new(config.egress) }
+    Settings {
+        ingress: Arc::new(config.ingress),
+        egress: Arc::new(config.egress),
+        tls: tls::Armour::default(),
+    }
 }
 
 pub(super) fn listeners() -> Vec<Bound> {

@@ -144,6 +144,17 @@ pub enum UpstreamHost {
     Address(IpAddr),
 }
 
+impl UpstreamHost {
+    /// The name alone, as certificates know it.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        match self {
+            Self::Mx(name) | Self::Host(name) => Arc::clone(name),
+            Self::Address(address) => address.to_string().into(),
+        }
+    }
+}
+
 /// When the client hears 250.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {

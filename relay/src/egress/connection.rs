@@ -13,12 +13,14 @@ use super::pool::Place;
 use crate::io::buffer::{Buffer, Size};
 use crate::io::{Flight, Stream, Waiting};
 use crate::smtp::client::{Client, ClientEvent, Expect, Unspeakable, UpstreamReply, Violation};
+use crate::tls::rule::Rule;
+use crate::tls::{Agreed, Fault, Link, Records};
 use crate::units::Moment;
 
 /// An open connection. Invariant: in the pool it is quiet: no reply is owed and no octet is unread (I6).
 #[derive(Debug)]
 pub struct Connection<S> {
-    stream: S,
+    stream: Link<S>,
     /// The protocol's memory: what was offered, what is owed.
     pub machine: Client,
     commands: Vec<u8>,
@@ -36,6 +38,10 @@ pub struct Connection<S> {
     pub idle_since: Moment,
     /// A transaction may be open: the next flight begins with RSET.
     pub needs_reset: bool,
+    /// The TLS it is inside, for logs: version, cipher and verdict, or `none`.
+    pub tls: Arc<str>,
+    /// The settings that it was made under; under others it serves no more.
+    pub generation: u32,
     place: Place,
 }
 
@@ -68,7 +74,7 @@ impl<S: Stream> Connection<S> {
     /// A fresh connection, its greeting still to come.
     pub fn new(stream: S, address: SocketAddr, host: Arc<str>, place: Place) -> Self {
         Self {
-            stream,
+            stream: Link::plain(stream),
             machine: Client::new(),
             commands: Vec::with_capacity(256),
             body: Flight::default(),
@@ -79,8 +85,27 @@ impl<S: Stream> Connection<S> {
             messages: 0,
             idle_since: Moment::NEVER,
             needs_reset: false,
+            tls: "none".into(),
+            generation: 0,
             place,
         }
+    }
+
+    /// Goes inside TLS, by a rule. What was read before does not count.
+    ///
+    /// # Errors
+    /// Why there is no TLS; the connection is then only good for being closed.
+    pub async fn secure(&mut self, records: Records, rule: &Rule, by: Moment) -> Result<Agreed, Fault> {
+        self.unread = Bytes::new();
+        let agreed = self.stream.secure(records, by).await?;
+        let resumed = if agreed.is_resumed { " resumed" } else { "" };
+        self.tls = format!("{agreed} {}{resumed}", rule.verdict()).into();
+        Ok(agreed)
+    }
+
+    /// Whether it is inside TLS.
+    pub fn is_secure(&self) -> bool {
+        self.stream.agreed().is_some()
     }
 
     /// Notes a command: the machine writes it and remembers what is owed for it.
@@ -183,6 +208,7 @@ impl<S: Stream> Connection<S> {
     /// Takes leave; whatever the upstream answers, the connection is closed by `by`.
     pub async fn quit(mut self, by: Moment) {
         self.command(Client::quit);
+        self.stream.send_last();
         // RFC 5321 §4.1.1.10: wait for the reply before closing. Nothing depends on what it is.
         let _ = self.exchange(by).await;
     }

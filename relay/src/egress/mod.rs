@@ -3,6 +3,7 @@
 //! [`Egress`] is one worker's outbound side: the pools of all upstreams, the routes to them, and the tick that looks
 //! after both. It mirrors `ingress`: what a client may do there, an upstream is expected to do here.
 
+mod agreement;
 pub mod config;
 pub mod connect;
 pub mod connection;
@@ -11,6 +12,7 @@ pub mod outcome;
 pub mod permit;
 pub mod pool;
 pub mod route;
+pub mod sasl;
 pub mod stream;
 pub mod waiting;
 
@@ -20,7 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::connect::Unusable;
+use self::connect::{Manner, Unusable};
 use self::connection::{Broken, Connection};
 use self::outcome::Stage;
 use self::permit::PermitBook;
@@ -30,11 +32,13 @@ pub use config::{Config, EightBit, NextHop, Patience, UpstreamAddress, UpstreamH
 
 use crate::io::Io;
 use crate::limits::{UPSTREAM_HOLD_MAX, UPSTREAM_QUIT_TIMEOUT};
-use crate::meter::{Health, Upstreams};
+use crate::meter::labels::{PerHandshakeOutcome, PerTlsVersion};
+use crate::meter::{Health, Merge as _, Upstreams};
 use crate::resolve::Resolver;
 use crate::smtp::client::UpstreamReply;
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
+use crate::tls::client::{Connector, Demand};
 use crate::units::Moment;
 
 /// How often an ending worker looks whether its upstreams have answered.
@@ -48,6 +52,23 @@ pub struct Egress<I: Io> {
     routes: RefCell<Routes<I::Stream>>,
     permits: Arc<PermitBook>,
     resolver: Resolver,
+    armour: RefCell<Armour>,
+    handshakes: RefCell<PerTlsVersion<PerHandshakeOutcome>>,
+    /// Counts changes of what a connection is made by: login and demands on TLS.
+    generation: Cell<u32>,
+}
+
+/// What TLS with upstreams goes by.
+struct Armour {
+    demand: Arc<Demand>,
+    connector: Rc<Connector>,
+}
+
+impl Armour {
+    fn new(demand: Arc<Demand>) -> Self {
+        let connector = Rc::new(Connector::new(&demand));
+        Self { demand, connector }
+    }
 }
 
 /// A connection for a transaction.
@@ -65,7 +86,16 @@ impl<I: Io> Egress<I> {
     #[must_use]
     pub fn new(io: I, config: Arc<Config>, permits: Arc<PermitBook>, resolver: Resolver) -> Self {
         let routes = RefCell::new(Routes::new(&config, &permits));
-        Self { io, config: RefCell::new(config), routes, permits, resolver }
+        Self {
+            io,
+            config: RefCell::new(config),
+            routes,
+            permits,
+            resolver,
+            armour: RefCell::new(Armour::new(Demand::none())),
+            handshakes: RefCell::default(),
+            generation: Cell::new(0),
+        }
     }
 
     /// The configuration in force.
@@ -77,10 +107,40 @@ impl<I: Io> Egress<I> {
     /// Puts another configuration in force. Transactions that have a connection keep it; idle connections to
     /// upstreams that are no longer wanted are closed.
     pub fn configure(&self, config: Arc<Config>) {
+        let is_same_login = {
+            let old = self.config.borrow();
+            (&old.login, old.mechanism) == (&config.login, config.mechanism)
+        };
         let former = self.routes.borrow_mut().configure(&config, &self.permits);
         *self.config.borrow_mut() = config;
         self.resolver.forget();
-        former.into_iter().for_each(|connection| self.take_leave(connection));
+        former.into_iter().for_each(|connection| self.take_leave(*connection));
+        if !is_same_login {
+            self.renew();
+        }
+    }
+
+    /// Puts other demands on TLS in force; before the first there is no TLS.
+    pub fn arm(&self, demand: Arc<Demand>) {
+        let is_same = *self.armour.borrow().demand == *demand;
+        if !is_same {
+            *self.armour.borrow_mut() = Armour::new(demand);
+            self.renew();
+        }
+    }
+
+    /// Connections that were made before must not serve any more: a stricter level or another login would not hold
+    /// for them.
+    fn renew(&self) {
+        self.generation.set(self.generation.get().wrapping_add(1));
+        let mut idle = Vec::new();
+        self.routes.borrow().for_each(|_, pool| idle.append(&mut pool.drain()));
+        idle.into_iter().for_each(|connection| self.take_leave(*connection));
+    }
+
+    /// Adds the handshakes so far to the metrics.
+    pub fn read_handshakes_into(&self, handshakes: &mut PerTlsVersion<PerHandshakeOutcome>) {
+        handshakes.merge(&self.handshakes.borrow());
     }
 
     /// Looks after pools and waits; to be called every tick.
@@ -88,7 +148,7 @@ impl<I: Io> Egress<I> {
         let now = self.io.now();
         let idle_max = self.config.borrow().upstream_idle;
         let old = self.routes.borrow_mut().look(now, idle_max, UPSTREAM_HOLD_MAX);
-        old.into_iter().for_each(|connection| self.take_leave(connection));
+        old.into_iter().for_each(|connection| self.take_leave(*connection));
     }
 
     /// Whether two recipients can share a transaction: they go to the same place.
@@ -110,8 +170,14 @@ impl<I: Io> Egress<I> {
         });
     }
 
+    /// Whether a connection was made by settings that are no longer in force.
+    #[must_use]
+    pub fn is_outdated(&self, connection: &Connection<I::Stream>) -> bool {
+        connection.generation != self.generation.get()
+    }
+
     /// Says QUIT, beside everything else.
-    pub fn take_leave(&self, connection: Box<Connection<I::Stream>>) {
+    pub fn take_leave(&self, connection: Connection<I::Stream>) {
         let by = self.io.now().after(UPSTREAM_QUIT_TIMEOUT);
         self.io.spawn(connection.quit(by));
     }
@@ -158,7 +224,8 @@ impl<I: Io> Egress<I> {
         match pool.claim(|| self.io.now()).await {
             Claim::Reused(connection) => Ok(Some(Claimed { pool, connection, is_reused: true })),
             Claim::Place(place) => {
-                let connection = self.connect(destination, place).await?;
+                // Seldom and large: not to be a part of every session.
+                let connection = Box::pin(self.connect(destination, place)).await?;
                 Ok(connection.map(|connection| Claimed { pool, connection, is_reused: false }))
             }
             Claim::Down => Ok(None),
@@ -181,11 +248,26 @@ impl<I: Io> Egress<I> {
                 return unresolved.refusal.map_or(Ok(None), Err);
             }
         };
-        let host_name = Arc::clone(&self.config.borrow().relay_host_name);
+        let config = self.config();
+        let generation = self.generation.get();
+        let next_hop = destination.address.host.name();
         for address in addresses {
-            match connect::connect(&self.io, &host_name, address.clone(), place).await {
+            let (demand, connector) = {
+                let armour = self.armour.borrow();
+                (Arc::clone(&armour.demand), Rc::clone(&armour.connector))
+            };
+            let manner = Manner {
+                host_name: &config.relay_host_name,
+                wanted: demand.of(&address.0, &next_hop, None),
+                connector: &connector,
+                login: config.login.as_ref(),
+                mechanism: config.mechanism,
+                handshakes: &self.handshakes,
+            };
+            match connect::connect(&self.io, &manner, address.clone(), place).await {
                 Ok(connection) => {
-                    let connection = Box::new(connection);
+                    let mut connection = Box::new(connection);
+                    connection.generation = generation;
                     pool.succeeded(self.io.now());
                     return Ok(Some(connection));
                 }
@@ -217,14 +299,26 @@ impl<I: Io> Egress<I> {
                 return;
             }
             Unusable::Refused(reply) => reply.to_reply().to_string(),
+            Unusable::NoTls(None) => "TLS is required, but was not offered".to_owned(),
+            Unusable::NoTls(Some(reply)) => {
+                format!("TLS is required, but STARTTLS was refused: {}", reply.to_reply())
+            }
+            Unusable::Tls(fault) => format!("no TLS: {fault}"),
+            Unusable::Impossible(why) => format!("TLS cannot be had as required: {why}"),
+            Unusable::NoLogin(why) => {
+                tracing::error!(event = "login_impossible", upstream = %pool.name, %host, %address, reason = why);
+                return;
+            }
+            Unusable::LoginRefused(reply) => {
+                tracing::error!(event = "upstream_refuses_us", upstream = %pool.name, reply = %reply.to_reply());
+                return;
+            }
         };
         tracing::warn!(event = "upstream_unusable", upstream = %pool.name, %host, %address, %reason);
     }
 
-    fn log_broken(&self, upstream: &str, broken: &Broken, was_stale: bool) {
-        if !was_stale {
-            tracing::warn!(event = "upstream_lost", %upstream, reason = ?broken);
-        }
+    fn log_broken(&self, upstream: &str, broken: &Broken) {
+        tracing::warn!(event = "upstream_lost", %upstream, reason = ?broken);
     }
 
     fn log_unknown(&self, upstream: &str, broken: &Broken) {

@@ -9,10 +9,11 @@ use super::sink::Sink;
 use crate::custody::Custody;
 use crate::envelope::Envelope;
 use crate::io::Io;
-use crate::meter::Label;
+use crate::meter::{AuthOutcome, Label};
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::Proof;
+use crate::tls::{Agreed, Fault};
 
 /// A message was taken: one line for each recipient.
 pub(super) fn relayed<I: Io, S: Sink>(
@@ -30,6 +31,7 @@ pub(super) fn relayed<I: Io, S: Sink>(
             client = %session.peer.client.ip(),
             listener = session.peer.listener.text(),
             helo = session.machine().helo().unwrap_or_default(),
+            user = session.user(),
             from = envelope.mail.reverse_path.as_str(),
             to = rcpt.forward_path.as_str(),
             nrcpt = envelope.recipients.len(),
@@ -40,9 +42,34 @@ pub(super) fn relayed<I: Io, S: Sink>(
             code = reply.code(),
             enhanced = %Enhanced(&reply),
             delay = delay.as_secs_f64(),
-            tls = "none",
+            tls = session.sink().upstream_tls(),
+            client_tls = %ClientTls(session.agreed()),
         );
     }
+}
+
+/// A client has tried to log in; the name only where it is one of ours.
+pub(super) fn login<I: Io, S: Sink>(session: &Session<I, S>, user: Option<&str>, outcome: AuthOutcome) {
+    let is_right = outcome == AuthOutcome::Ok;
+    tracing::info!(
+        event = if is_right { "authenticated" } else { "login_failed" },
+        session = %session.id,
+        client = %session.peer.client.ip(),
+        listener = session.peer.listener.text(),
+        user,
+        client_tls = %ClientTls(session.agreed()),
+    );
+}
+
+/// A client and we could not agree on TLS.
+pub(super) fn handshake_failed<I: Io, S: Sink>(session: &Session<I, S>, fault: &Fault) {
+    tracing::info!(
+        event = "tls_failed",
+        session = %session.id,
+        client = %session.peer.client.ip(),
+        listener = session.peer.listener.text(),
+        reason = %fault,
+    );
 }
 
 /// A message was not taken: one line for each recipient.
@@ -109,6 +136,18 @@ fn refused<I: Io, S: Sink>(
 
 fn outcome(reply: &Reply) -> &'static str {
     if reply.is_permanent() { "rejected" } else { "deferred" }
+}
+
+/// The TLS of a session, or `none`.
+struct ClientTls(Option<Agreed>);
+
+impl std::fmt::Display for ClientTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(agreed) => agreed.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
 }
 
 /// An enhanced code, or nothing.

@@ -7,6 +7,7 @@ pub mod admission;
 pub mod body;
 pub mod config;
 pub mod log;
+pub mod login;
 pub mod proxy;
 pub mod session;
 pub mod sink;
@@ -19,14 +20,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use config::Config;
 
 use self::body::Fields;
+use self::login::{Book, Checker};
 use crate::envelope::{Envelope, Peer};
 use crate::io::Io;
 use crate::meter::{Listener, Meter};
 use crate::policy::acl::canonical;
 use crate::policy::rate::ClientRates;
+use crate::smtp::auth::Mechanism;
 use crate::smtp::params::{Mail, Rcpt};
+use crate::smtp::path::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Profile, Role, Server};
+use crate::tls::Agreed;
+use crate::tls::server::Acceptor;
 use crate::trace::{self, LocalTime, Protocol, Trace};
 use crate::units::{Moment, QueueId, QueueIds};
 
@@ -42,6 +48,15 @@ pub struct Ingress<I: Io> {
     ids: RefCell<QueueIds>,
     rates: Arc<Mutex<ClientRates>>,
     is_draining: Cell<bool>,
+    acceptor: RefCell<Option<Arc<Acceptor>>>,
+    logins: RefCell<Logins>,
+}
+
+/// Who may log in, and who finds that out.
+#[derive(Debug, Default)]
+struct Logins {
+    book: Option<Arc<Book>>,
+    checker: Checker,
 }
 
 impl<I: Io> Ingress<I> {
@@ -54,6 +69,7 @@ impl<I: Io> Ingress<I> {
         ids: QueueIds,
         rates: Arc<Mutex<ClientRates>>,
     ) -> Self {
+        let logins = Logins { book: Book::new(&config.logins), checker: Checker::default() };
         Self {
             io,
             config: RefCell::new(config),
@@ -61,7 +77,29 @@ impl<I: Io> Ingress<I> {
             ids: RefCell::new(ids),
             rates,
             is_draining: Cell::new(false),
+            acceptor: RefCell::default(),
+            logins: RefCell::new(logins),
         }
+    }
+
+    /// Offers TLS with this certificate from the next session on; `None`: offers none.
+    pub fn arm(&self, acceptor: Option<Arc<Acceptor>>) {
+        *self.acceptor.borrow_mut() = acceptor;
+    }
+
+    /// Lets logins be checked; before this none can be.
+    pub fn check_logins_by(&self, checker: Checker) {
+        self.logins.borrow_mut().checker = checker;
+    }
+
+    /// The book in force and the way to have it looked into; `None`: nobody may log in.
+    fn logins(&self) -> Option<(Arc<Book>, Checker)> {
+        let logins = self.logins.borrow();
+        logins.book.clone().map(|book| (book, logins.checker.clone()))
+    }
+
+    fn acceptor(&self) -> Option<Arc<Acceptor>> {
+        self.acceptor.borrow().clone()
     }
 
     /// The configuration in force; not to be held over a wait.
@@ -71,6 +109,7 @@ impl<I: Io> Ingress<I> {
 
     /// Puts another configuration in force: for new sessions, and for the judgements of open ones.
     pub fn configure(&self, config: Arc<Config>) {
+        self.logins.borrow_mut().book = Book::new(&config.logins);
         *self.config.borrow_mut() = config;
     }
 
@@ -97,6 +136,11 @@ impl<I: Io> Ingress<I> {
         let config = self.config();
         let mut profile = Profile::relay(Arc::clone(&config.relay_host_name));
         profile.role = if listener == Listener::Smtp { Role::Relay } else { Role::Submission };
+        profile.tls = listener == Listener::Submissions;
+        if profile.role == Role::Submission && self.logins.borrow().book.is_some() {
+            profile.auth = &[Mechanism::Plain, Mechanism::Login];
+        }
+        profile.starttls = self.acceptor.borrow().is_some();
         profile.size_max = config.message_size_max.0;
         profile.recipients_max = config.recipients_max;
         profile.bare_newline = config.bare_newline;
@@ -104,7 +148,7 @@ impl<I: Io> Ingress<I> {
     }
 
     /// Our own header fields for a message that begins now.
-    fn fields(&self, peer: &Peer, machine: &Server, envelope: &Envelope) -> Fields {
+    fn fields(&self, peer: &Peer, machine: &Server, agreed: Option<Agreed>, envelope: &Envelope) -> Fields {
         let host_name = Arc::clone(&self.config().relay_host_name);
         let at = LocalTime { unix_ms: self.io.unix_ms(), offset_minutes: 0 };
         let only_recipient = match &envelope.recipients[..] {
@@ -114,7 +158,7 @@ impl<I: Io> Ingress<I> {
         let mut received = Vec::with_capacity(RECEIVED_OCTETS);
         let with = Protocol {
             extended: machine.is_esmtp(),
-            tls: false,
+            tls: agreed.is_some(),
             authenticated: machine.is_authenticated(),
             utf8: envelope.mail.params.smtputf8,
         };
@@ -124,13 +168,39 @@ impl<I: Io> Ingress<I> {
             client_name: None,
             host_name: &host_name,
             with,
-            tls: None,
+            tls: agreed.map(|agreed| (agreed.version, agreed.cipher)),
             queue_id: envelope.id,
             only_recipient,
             at,
         };
         trace::received(&trace, &mut received);
         Fields { received, id: envelope.id, host_name, at }
+    }
+
+    /// An address without a domain gets ours, as Postfix does it for its clients (`root` of cron becomes
+    /// `root@RELAY_HOST_NAME`): upstream it would mean somebody else, or nobody.
+    fn qualify_sender(&self, mail: &mut Mail) {
+        if let ReversePath::Mailbox(mailbox) = &mut mail.reverse_path {
+            self.qualify(mailbox);
+        }
+    }
+
+    /// Likewise; but `<Postmaster>` is whoever it is at the next hop (RFC 5321 §4.1.1.3).
+    fn qualify_recipient(&self, rcpt: &mut Rcpt) {
+        let path = &rcpt.forward_path;
+        if !path.is_postmaster() && !path.mailbox().is_qualified() {
+            let mut mailbox = path.mailbox().clone();
+            self.qualify(&mut mailbox);
+            rcpt.forward_path = ForwardPath::new(mailbox);
+        }
+    }
+
+    fn qualify(&self, mailbox: &mut Mailbox) {
+        if !mailbox.is_qualified()
+            && let Ok(qualified) = mailbox.at_domain(&self.config().relay_host_name)
+        {
+            *mailbox = qualified;
+        }
     }
 
     /// Whether a sender may begin a transaction.
@@ -147,10 +217,11 @@ impl<I: Io> Ingress<I> {
         rates.take(peer.client.ip(), rate, now).map_err(|_wait| reply::CLIENT_TOO_FAST)
     }
 
-    /// Whether a client may relay to a recipient. Behind a proxy both addresses must be accepted ones.
-    fn judge_recipient(&self, peer: &Peer, rcpt: &Rcpt) -> Result<(), Reply> {
+    /// Whether a client may relay to a recipient: who has logged in may, and who comes from an accepted network. Behind
+    /// a proxy both addresses must be accepted ones.
+    fn judge_recipient(&self, peer: &Peer, user: Option<&str>, rcpt: &Rcpt) -> Result<(), Reply> {
         let config = self.config();
-        let may_relay = |address: IpAddr| config.accepted_networks.contains(address);
+        let may_relay = |address: IpAddr| user.is_some() || config.accepted_networks.contains(address);
         if !may_relay(peer.client.ip()) || !may_relay(peer.socket.ip()) {
             return Err(reply::RELAY_DENIED);
         }

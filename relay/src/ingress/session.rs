@@ -8,34 +8,43 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::body::Body;
 use super::sink::{self, Next, Sink};
-use super::{Ingress, log};
+use super::{Ingress, log, login};
 use crate::custody::Custody;
 use crate::envelope::{Envelope, Peer};
 use crate::io::buffer::{Buffer, Size};
 use crate::io::{Io, Stream, Waiting};
-use crate::limits::{FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, REPLY_TIMEOUT, SLOW_START};
-use crate::meter::{RecipientOutcome, SessionOutcome};
+use crate::limits::{
+    FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, REPLY_TIMEOUT, SLOW_START, TLS_HANDSHAKE_TIMEOUT,
+};
+use crate::meter::{
+    AuthOutcome, HandshakeOutcome, Listener, RecipientOutcome, SessionOutcome, TlsSide, TlsVersion,
+};
+use crate::smtp::auth::Credentials;
 use crate::smtp::body::Framing;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply, ReplyBuf};
-use crate::smtp::server::{Answer, Event, Question, Server};
+use crate::smtp::server::{Answer, Ending, Event, Question, Server};
+use crate::tls::{Agreed, Fault, Link, Records};
 use crate::units::{Moment, SessionId};
 
 /// One session.
 pub struct Session<I: Io, S: Sink> {
     ingress: Rc<Ingress<I>>,
-    stream: I::Stream,
+    stream: Link<I::Stream>,
     sink: S,
     /// Who is at the other end.
     pub peer: Peer,
     /// Its number.
     pub id: SessionId,
+    /// Who has logged in.
+    user: Option<Arc<str>>,
     machine: Server,
     replies: ReplyBuf,
     input: Bytes,
@@ -69,10 +78,11 @@ impl<I: Io, S: Sink> Session<I, S> {
         let machine = Server::new(ingress.profile(peer.listener));
         Self {
             ingress,
-            stream,
+            stream: Link::plain(stream),
             sink,
             peer,
             id,
+            user: None,
             machine,
             replies: ReplyBuf::new(),
             input,
@@ -85,7 +95,7 @@ impl<I: Io, S: Sink> Session<I, S> {
     }
 
     /// Serves the client until one of the two has had enough.
-    pub async fn serve(mut self) -> SessionOutcome {
+    pub async fn serve(&mut self) -> SessionOutcome {
         let outcome = match self.open().await {
             ControlFlow::Continue(()) => self.converse().await,
             ControlFlow::Break(outcome) => outcome,
@@ -97,6 +107,9 @@ impl<I: Io, S: Sink> Session<I, S> {
 
     /// RFC 5321 §3.1: the server speaks first; who does not wait for that is no mail client.
     async fn open(&mut self) -> Flow {
+        if self.peer.listener == Listener::Submissions {
+            self.secure().await?;
+        }
         self.waiting_since = self.ingress.io.tick();
         if !self.input.is_empty() || self.stream.waiting() == Waiting::Octets {
             self.replies.push(&reply::EARLY_TALKER);
@@ -135,8 +148,7 @@ impl<I: Io, S: Sink> Session<I, S> {
                     self.end_transaction();
                     ControlFlow::Continue(())
                 }
-                // No profile offers STARTTLS before there is TLS; a machine that asks for it all the same is at fault.
-                Event::StartTls => ControlFlow::Break(SessionOutcome::Fault),
+                Event::StartTls => self.start_tls().await,
                 Event::Close => ControlFlow::Break(self.machine_outcome()),
             };
             if let ControlFlow::Break(outcome) = flow {
@@ -145,11 +157,52 @@ impl<I: Io, S: Sink> Session<I, S> {
         }
     }
 
+    async fn start_tls(&mut self) -> Flow {
+        self.send_replies().await?;
+        // RFC 3207 §4.2: what came before TLS was anybody's (invariant 5).
+        self.input = Bytes::new();
+        self.secure().await?;
+        self.machine.tls_started();
+        self.user = None;
+        self.waiting_since = self.ingress.io.tick();
+        ControlFlow::Continue(())
+    }
+
+    /// Does the handshake. There is no way back from a failed one.
+    async fn secure(&mut self) -> Flow {
+        let Some(acceptor) = self.ingress.acceptor() else {
+            return ControlFlow::Break(SessionOutcome::Fault);
+        };
+        // What came behind a PROXY header belongs to the handshake.
+        let early = std::mem::take(&mut self.input);
+        let by = self.ingress.io.now().after(TLS_HANDSHAKE_TIMEOUT);
+        let result = match Records::server(acceptor.config(self.peer.listener)) {
+            Ok(records) => self.stream.secure(records.with_received(&early), by).await,
+            Err(fault) => Err(fault),
+        };
+        let (version, outcome) = match &result {
+            Ok(agreed) => (agreed.label, HandshakeOutcome::Ok),
+            Err(_) => (TlsVersion::None, HandshakeOutcome::Failed),
+        };
+        self.ingress.meter(|meter| meter.tls_handshakes[TlsSide::Inbound][version][outcome] += 1);
+        match result {
+            Ok(_) => ControlFlow::Continue(()),
+            Err(fault) => {
+                log::handshake_failed(self, &fault);
+                ControlFlow::Break(match fault {
+                    Fault::Tls(_) => SessionOutcome::Abuse,
+                    Fault::Io(error) if error.kind() == io::ErrorKind::TimedOut => SessionOutcome::Timeout,
+                    Fault::Io(_) => SessionOutcome::Lost,
+                })
+            }
+        }
+    }
+
     fn machine_outcome(&self) -> SessionOutcome {
-        if self.replies.as_bytes().ends_with(b" Bye\r\n") {
-            SessionOutcome::Quit
-        } else {
-            SessionOutcome::Abuse
+        match self.machine.ending() {
+            Some(Ending::Quit) => SessionOutcome::Quit,
+            Some(Ending::Fault) => SessionOutcome::Fault,
+            Some(Ending::Abuse) | None => SessionOutcome::Abuse,
         }
     }
 
@@ -243,8 +296,9 @@ impl<I: Io, S: Sink> Session<I, S> {
     async fn decide(&mut self, question: Question) {
         match question {
             Question::Mail(mail) => self.decide_mail(mail),
-            Question::Rcpt(rcpt) => {
-                let owed = match self.ingress.judge_recipient(&self.peer, &rcpt) {
+            Question::Rcpt(mut rcpt) => {
+                self.ingress.qualify_recipient(&mut rcpt);
+                let owed = match self.ingress.judge_recipient(&self.peer, self.user.as_deref(), &rcpt) {
                     Ok(()) => Owed::Ask(rcpt),
                     Err(reply) => Owed::Refused(reply),
                 };
@@ -253,12 +307,34 @@ impl<I: Io, S: Sink> Session<I, S> {
             }
             Question::OpenBody { framing, .. } => self.decide_body(framing).await,
             Question::Message => self.conclude().await,
-            // Only a profile with AUTH asks this, and none has it before there is TLS.
-            Question::Auth(_) => self.machine.answer(Answer::Refuse(reply::AUTH_FAILED), &mut self.replies),
+            Question::Auth(credentials) => self.decide_login(credentials).await,
         }
     }
 
-    fn decide_mail(&mut self, mail: Mail) {
+    /// RFC 4954 §4, §6: what was wrong is not told, and a login that cannot be checked is not wrong.
+    async fn decide_login(&mut self, credentials: Credentials) {
+        let name = credentials.login.clone();
+        let (is_known, verdict) = match self.ingress.logins() {
+            Some((book, checker)) => (book.knows(&name), checker.check(book, credentials).await),
+            None => (false, Ok(false)),
+        };
+        let answer = match verdict {
+            Ok(true) => {
+                self.user = Some(name.as_str().into());
+                Answer::Accept
+            }
+            Ok(false) => Answer::Refuse(reply::AUTH_FAILED),
+            Err(login::Busy) => Answer::Refuse(reply::AUTH_UNAVAILABLE),
+        };
+        let outcome = if answer == Answer::Accept { AuthOutcome::Ok } else { AuthOutcome::Failed };
+        self.ingress.meter(|meter| meter.auth[outcome] += 1);
+        // A name that nobody has may be a password in the wrong place: it is not logged.
+        log::login(self, is_known.then_some(name.as_str()), outcome);
+        self.machine.answer(answer, &mut self.replies);
+    }
+
+    fn decide_mail(&mut self, mut mail: Mail) {
+        self.ingress.qualify_sender(&mut mail);
         let verdict = self.ingress.judge_sender(&self.peer, &mail);
         let answer = match verdict {
             Ok(()) => {
@@ -318,7 +394,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         };
         let answer = match opened {
             Ok(form) => {
-                let fields = self.ingress.fields(&self.peer, &self.machine, envelope);
+                let fields = self.ingress.fields(&self.peer, &self.machine, self.stream.agreed(), envelope);
                 self.body.begin(form, fields);
                 self.waiting_since = self.ingress.io.tick();
                 Answer::Open(form)
@@ -432,6 +508,10 @@ impl<I: Io, S: Sink> Session<I, S> {
 
     /// The last reply, and a close that lets the client read it: unread octets would turn it into a reset.
     async fn farewell(&mut self, outcome: SessionOutcome) {
+        if self.stream.is_unfinished() {
+            return;
+        }
+        self.stream.send_last();
         if self.send_replies().await.is_break()
             || matches!(outcome, SessionOutcome::Quit | SessionOutcome::Lost)
         {
@@ -451,6 +531,16 @@ impl<I: Io, S: Sink> Session<I, S> {
     /// The machine, for what logs tell of a session.
     pub fn machine(&self) -> &Server {
         &self.machine
+    }
+
+    /// Who has logged in, likewise.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// What was agreed on for TLS, likewise; `None` outside it.
+    pub fn agreed(&self) -> Option<Agreed> {
+        self.stream.agreed()
     }
 
     /// The sink, likewise.

@@ -51,6 +51,11 @@ pub trait Sink {
 
     /// Whom the last transaction went to, for the log: host, address and port.
     fn upstream(&self) -> Option<&str>;
+
+    /// The TLS that it went by, likewise: version, cipher and verdict, or `none`.
+    fn upstream_tls(&self) -> &str {
+        "none"
+    }
 }
 
 /// What is known of a message when it is complete.

@@ -6,7 +6,7 @@
 //! addresses differ by a few octets modulo 4096 runs at a twentieth of the speed on some processors.
 //!
 //! Memory is bounded: sessions are bounded, each holds one buffer, bodies in flight are bounded by the stream, and a free
-//! list keeps at most `KEPT_OCTETS` of each size.
+//! list keeps at most `KEPT_OCTETS` of each larger size.
 
 #![allow(unsafe_code, reason = "raw page-aligned memory, lent to the kernel during a receive")]
 
@@ -16,7 +16,9 @@ use std::ptr::NonNull;
 
 use bytes::Bytes;
 
-use crate::limits::{BODY_BUFFER_OCTETS_MAX, BODY_BUFFER_OCTETS_MIN, COMMAND_BUFFER_OCTETS};
+use crate::limits::{
+    BODY_BUFFER_OCTETS_MAX, BODY_BUFFER_OCTETS_MIN, COMMAND_BUFFER_OCTETS, RECORD_BUFFER_OCTETS,
+};
 
 /// The sizes that there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +27,14 @@ pub enum Size {
     Command,
     /// For the first larger part of a body.
     BodyFirst,
+    /// For one TLS record of the greatest size.
+    Record,
     /// For a body that goes on.
     Body,
 }
 
 impl Size {
-    const ALL: [Self; 3] = [Self::Command, Self::BodyFirst, Self::Body];
+    const ALL: [Self; 4] = [Self::Command, Self::BodyFirst, Self::Record, Self::Body];
 
     /// Octets of a buffer of this size.
     #[must_use]
@@ -38,6 +42,7 @@ impl Size {
         match self {
             Self::Command => COMMAND_BUFFER_OCTETS,
             Self::BodyFirst => BODY_BUFFER_OCTETS_MIN,
+            Self::Record => RECORD_BUFFER_OCTETS,
             Self::Body => BODY_BUFFER_OCTETS_MAX,
         }
     }
@@ -47,18 +52,25 @@ impl Size {
     pub const fn larger(self) -> Self {
         match self {
             Self::Command => Self::BodyFirst,
-            Self::BodyFirst | Self::Body => Self::Body,
+            Self::BodyFirst | Self::Record | Self::Body => Self::Body,
         }
+    }
+
+    /// The smallest size that holds so many octets, or the largest.
+    #[must_use]
+    pub fn holding(octets: usize) -> Self {
+        Self::ALL.into_iter().find(|size| size.octets() >= octets).unwrap_or(Self::Body)
     }
 }
 
-/// Memory of one size, and how much of it is filled. Invariant: `filled <= size.octets()`, and the first `filled`
-/// octets are initialised.
+/// Memory of one size, and how much of it is filled. Invariant: `filled <= touched <= size.octets()`, and the first
+/// `touched` octets are initialised, by this holder or an earlier one.
 #[derive(Debug)]
 pub struct Buffer {
     memory: NonNull<u8>,
     size: Size,
     filled: usize,
+    touched: usize,
 }
 
 // SAFETY: a Buffer owns its memory alone; nothing in it is bound to a thread (the free list it returns to is that of
@@ -72,7 +84,8 @@ impl Buffer {
     #[must_use]
     pub fn take(size: Size) -> Self {
         let kept = FREE.with_borrow_mut(|free| free[size as usize].pop());
-        Self { memory: kept.map_or_else(|| allocate(size), Kept::into_memory), size, filled: 0 }
+        let (memory, touched) = kept.map_or_else(|| (allocate(size), 0), Kept::into_memory);
+        Self { memory, size, filled: 0, touched }
     }
 
     /// Its size.
@@ -103,7 +116,30 @@ impl Buffer {
             std::ptr::copy_nonoverlapping(octets.as_ptr(), self.memory.as_ptr().add(self.filled), count);
         }
         self.filled += count;
+        self.touched = self.touched.max(self.filled);
         count
+    }
+
+    /// The octets it holds, to be changed in place.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the first `filled` octets are initialised (invariant) and owned by self alone.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.filled) }
+    }
+
+    /// Lets `write` put octets into the spare room, which holds whatever was there before; `write` says how many it
+    /// wrote. Memory that nobody has written to yet is zeroed first, once.
+    pub fn write_with<E>(&mut self, write: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
+        let size = self.size.octets();
+        // SAFETY: the octets from `touched` to `size` are within the allocation.
+        unsafe { self.memory.as_ptr().add(self.touched).write_bytes(0, size - self.touched) };
+        self.touched = size;
+        // SAFETY: all octets up to `size` are initialised now, and self owns them alone.
+        let spare = unsafe {
+            std::slice::from_raw_parts_mut(self.memory.as_ptr().add(self.filled), size - self.filled)
+        };
+        let count = write(spare)?.min(size - self.filled);
+        self.filled += count;
+        Ok(count)
     }
 
     /// What it holds as shared octets; the memory returns to the free list after the last of them.
@@ -128,6 +164,7 @@ impl Buffer {
     pub(super) unsafe fn advance(&mut self, octets: usize) {
         debug_assert!(octets <= self.spare());
         self.filled += octets;
+        self.touched = self.touched.max(self.filled);
     }
 }
 
@@ -139,23 +176,27 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let kept = Kept(self.memory, self.size);
+        let kept = Kept(self.memory, self.size, self.touched);
         // During thread exit the list is gone: then the memory is given back at once by Kept's own drop.
         let _ = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
             let list = &mut free[self.size as usize];
-            if list.len() < KEPT_OCTETS / self.size.octets() {
+            if self.size == Size::Command || list.len() < KEPT_OCTETS / self.size.octets() {
                 list.push(kept);
             }
         });
     }
 }
 
-/// Memory in a free list.
-struct Kept(NonNull<u8>, Size);
+/// Memory in a free list, and how much of it is initialised.
+struct Kept(NonNull<u8>, Size, usize);
 
 impl Drop for Kept {
     fn drop(&mut self) {
+        // A part of a slab; it stays with the process.
+        if self.1 == Size::Command {
+            return;
+        }
         // SAFETY: the memory was allocated by `allocate` with this very layout, and whoever held it has let go.
         unsafe { alloc::dealloc(self.0.as_ptr(), layout(self.1)) }
     }
@@ -163,8 +204,9 @@ impl Drop for Kept {
 
 // A buffer that leaves a free list is not given back: take its pointer out without running Kept's drop.
 impl Kept {
-    fn into_memory(self) -> NonNull<u8> {
-        std::mem::ManuallyDrop::new(self).0
+    fn into_memory(self) -> (NonNull<u8>, usize) {
+        let kept = std::mem::ManuallyDrop::new(self);
+        (kept.0, kept.2)
     }
 }
 
@@ -172,7 +214,9 @@ thread_local! {
     static FREE: RefCell<[Vec<Kept>; Size::ALL.len()]> = const { RefCell::new([const { Vec::new() }; Size::ALL.len()]) };
 }
 
-/// Octets of each size that a thread's free list keeps.
+/// Small buffers of one slab.
+const SLAB_BUFFERS: usize = 64;
+/// Octets of each larger size that a thread's free list keeps.
 const KEPT_OCTETS: usize = 4 * 1024 * 1024;
 const PAGE_OCTETS: usize = 4096;
 
@@ -182,10 +226,33 @@ fn layout(size: Size) -> Layout {
 }
 
 fn allocate(size: Size) -> NonNull<u8> {
-    let layout = layout(size);
+    if size == Size::Command {
+        return allocate_command();
+    }
+    allocate_as(layout(size))
+}
+
+fn allocate_as(layout: Layout) -> NonNull<u8> {
     // SAFETY: the layout has a size above zero.
     let memory = unsafe { alloc::alloc(layout) };
     NonNull::new(memory).unwrap_or_else(|| alloc::handle_alloc_error(layout))
+}
+
+/// Small buffers come by the slab: an aligned page of its own costs the allocator a second one. Slabs are never given
+/// back; their number is that of the most sessions that were open at once.
+fn allocate_command() -> NonNull<u8> {
+    // SAFETY: the alignment is a power of two and the size far below isize::MAX.
+    let slab =
+        unsafe { Layout::from_size_align_unchecked(SLAB_BUFFERS * COMMAND_BUFFER_OCTETS, PAGE_OCTETS) };
+    let memory = allocate_as(slab);
+    FREE.with_borrow_mut(|free| {
+        for number in 1..SLAB_BUFFERS {
+            // SAFETY: the slab holds SLAB_BUFFERS buffers, one behind the other.
+            let buffer = unsafe { memory.add(number * COMMAND_BUFFER_OCTETS) };
+            free[Size::Command as usize].push(Kept(buffer, Size::Command, 0));
+        }
+    });
+    memory
 }
 
 #[cfg(test)]
@@ -213,6 +280,27 @@ mod tests {
         assert_eq!(buffer.append(&[b'x'; 5000]), 4096);
         assert_eq!(buffer.spare(), 0);
         assert_eq!(buffer.filled().len(), 4096);
+    }
+
+    #[test]
+    fn what_is_written_in_place_stands_behind_what_was_there() {
+        let mut buffer = Buffer::take(Size::Record);
+        buffer.append(b"abc");
+        let written = buffer.write_with(|spare| {
+            spare[..2].copy_from_slice(b"de");
+            Ok::<_, ()>(2)
+        });
+        assert_eq!(written, Ok(2));
+        assert_eq!(buffer.write_with(|_| Err(7)), Err(7));
+        buffer.filled_mut()[0] = b'x';
+        assert_eq!(buffer.filled(), b"xbcde");
+        drop(buffer);
+        let mut again = Buffer::take(Size::Record);
+        let _ = again.write_with(|spare| {
+            assert_eq!(spare.len(), Size::Record.octets());
+            Ok::<_, ()>(0)
+        });
+        assert!(again.filled().is_empty());
     }
 
     #[test]

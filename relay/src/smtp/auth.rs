@@ -141,7 +141,8 @@ fn text(octets: &[u8]) -> Option<&str> {
 }
 
 /// RFC 4648 §4, strict: groups of four, padding at the end only, no loose bits. `None` for anything else.
-fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+#[must_use]
+pub fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     if !text.len().is_multiple_of(4) {
         return None;
     }
@@ -165,6 +166,24 @@ fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     group.zeroize();
     (!has_loose_bits).then_some(octets)
 }
+
+/// RFC 4648 §4, with padding.
+#[must_use]
+pub fn encode_base64(octets: &[u8]) -> Zeroizing<String> {
+    // The capacity is never outgrown, so that no copy of a secret is left behind.
+    let mut text = Zeroizing::new(String::with_capacity(octets.len().div_ceil(3) * 4));
+    for group in octets.chunks(3) {
+        let bits =
+            group.iter().fold(0u32, |bits, &octet| bits << 8 | u32::from(octet)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let symbol = SYMBOLS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= group.len() { char::from(symbol) } else { '=' });
+        }
+    }
+    text
+}
+
+const SYMBOLS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 fn symbol_bits(symbol: u8) -> Option<u32> {
     let bits = match symbol {

@@ -1,0 +1,248 @@
+//! Whether a client's login is right: checked on a thread of its own, so that hashing stalls no session.
+//!
+//! Theory of operation. Each configuration makes one [`Book`]. A worker hands the credentials with the book in force to
+//! the [`Checker`] and waits; the queue is bounded, and a client that finds it full is told to come again. An unknown
+//! name costs the same work as a known one with a wrong password: it is held against an entry that nobody can match.
+//! Passwords kept in plain text are compared as keyed digests, so that neither length nor common start shows in time.
+//!
+//! It must not log or keep a password, or tell which of name and password was wrong.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use argon2::Argon2;
+use argon2::password_hash::{PasswordHash, PasswordVerifier as _};
+use ring::hmac;
+use ring::rand::SystemRandom;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::config::Login;
+use crate::limits::LOGIN_CHECKS_MAX;
+use crate::smtp::auth::Credentials;
+
+/// The logins of one configuration.
+pub struct Book {
+    entries: HashMap<Arc<str>, Secret>,
+    key: hmac::Key,
+    /// What an unknown name is held against.
+    nobody: Secret,
+}
+
+/// How a password is kept.
+enum Secret {
+    /// Its digest under the book's key.
+    Digest(hmac::Tag),
+    /// A bcrypt hash, as htpasswd makes it.
+    Bcrypt(String),
+    /// An argon2 hash in PHC form.
+    Argon2(String),
+}
+
+impl fmt::Debug for Book {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Book").field("entries", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+impl Book {
+    /// The book of these logins; `None` where there is none, or no randomness to guard it with.
+    #[must_use]
+    pub fn new(logins: &[Login]) -> Option<Arc<Self>> {
+        if logins.is_empty() {
+            return None;
+        }
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?;
+        let secret = |password: &SecretString| match password.expose_secret() {
+            hash if is_bcrypt(hash) => Secret::Bcrypt(hash.to_owned()),
+            hash if is_argon2(hash) => Secret::Argon2(hash.to_owned()),
+            plain => Secret::Digest(hmac::sign(&key, plain.as_bytes())),
+        };
+        let entries: HashMap<_, _> =
+            logins.iter().map(|login| (Arc::clone(&login.name), secret(&login.password))).collect();
+        // The dearest kind in the book, with the very parameters of one of its entries.
+        let is_argon2 = |secret: &&Secret| matches!(secret, Secret::Argon2(_));
+        let is_bcrypt = |secret: &&Secret| matches!(secret, Secret::Bcrypt(_));
+        let dearest = entries.values().find(is_argon2).or_else(|| entries.values().find(is_bcrypt));
+        let nobody = match dearest {
+            Some(Secret::Argon2(hash)) => Secret::Argon2(hash.clone()),
+            Some(Secret::Bcrypt(hash)) => Secret::Bcrypt(hash.clone()),
+            _ => Secret::Digest(hmac::sign(&key, b"")),
+        };
+        Some(Arc::new(Self { entries, key, nobody }))
+    }
+
+    /// Whether the book knows this name.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Whether the login is right. Takes as long as the hash does.
+    #[must_use]
+    pub fn is_right(&self, credentials: &Credentials) -> bool {
+        let entry = self.entries.get(credentials.login.as_str());
+        let is_match = self.matches(entry.unwrap_or(&self.nobody), credentials.password.expose_secret());
+        is_match && entry.is_some()
+    }
+
+    fn matches(&self, secret: &Secret, password: &str) -> bool {
+        match secret {
+            Secret::Digest(tag) => hmac::verify(&self.key, password.as_bytes(), tag.as_ref()).is_ok(),
+            Secret::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
+            Secret::Argon2(hash) => PasswordHash::new(hash)
+                .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()),
+        }
+    }
+}
+
+/// Whether a password as configured is a hash; and if it is one, whether it can be used.
+///
+/// # Errors
+/// What looks like a hash and is none: nobody could ever log in by it.
+pub fn check_kept(password: &str) -> Result<(), Unusable> {
+    let is_usable = match password {
+        hash if is_bcrypt(hash) => hash.parse::<bcrypt::HashParts>().is_ok(),
+        hash if is_argon2(hash) => PasswordHash::new(hash).is_ok(),
+        _ => true,
+    };
+    if is_usable { Ok(()) } else { Err(Unusable) }
+}
+
+/// A password that looks like a hash and is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unusable;
+
+fn is_bcrypt(password: &str) -> bool {
+    ["$2a$", "$2b$", "$2x$", "$2y$"].iter().any(|prefix| password.starts_with(prefix))
+}
+
+fn is_argon2(password: &str) -> bool {
+    password.starts_with("$argon2")
+}
+
+/// One login to be checked.
+#[derive(Debug)]
+struct Request {
+    book: Arc<Book>,
+    credentials: Credentials,
+    answer: flume::Sender<bool>,
+}
+
+/// The way to the thread that checks logins. The default one leads nowhere.
+#[derive(Debug, Clone, Default)]
+pub struct Checker {
+    requests: Option<flume::Sender<Request>>,
+}
+
+/// The login cannot be checked now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
+
+impl Checker {
+    /// Starts the thread; it ends with the last way to it.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn start() -> io::Result<Self> {
+        let (sender, requests) = flume::bounded::<Request>(LOGIN_CHECKS_MAX);
+        thread::Builder::new().name("logins".to_owned()).spawn(move || {
+            for Request { book, credentials, answer } in requests {
+                // A client that has gone meanwhile does not hear it.
+                let _ = answer.send(book.is_right(&credentials));
+            }
+        })?;
+        Ok(Self { requests: Some(sender) })
+    }
+
+    /// Whether the login is right.
+    ///
+    /// # Errors
+    /// Too many wait.
+    pub async fn check(&self, book: Arc<Book>, credentials: Credentials) -> Result<bool, Busy> {
+        let (answer, answered) = flume::bounded(1);
+        let requests = self.requests.as_ref().ok_or(Busy)?;
+        requests.try_send(Request { book, credentials, answer }).map_err(|_| Busy)?;
+        answered.recv_async().await.map_err(|_| Busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::auth::Mechanism;
+
+    fn book(logins: &[(&str, &str)]) -> Arc<Book> {
+        let login =
+            |(name, kept): &(&str, &str)| Login { name: (*name).into(), password: SecretString::from(*kept) };
+        Book::new(&logins.iter().map(login).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn says(login: &str, password: &str) -> Credentials {
+        Credentials {
+            mechanism: Mechanism::Plain,
+            login: login.to_owned(),
+            password: SecretString::from(password),
+        }
+    }
+
+    /// `secret` at the lowest cost.
+    fn bcrypted() -> String {
+        bcrypt::hash("secret", 4).unwrap()
+    }
+
+    /// `secret` at the lowest cost.
+    fn argoned() -> String {
+        use argon2::password_hash::{PasswordHasher as _, SaltString};
+        let salt = SaltString::encode_b64(b"saltsaltsalt").unwrap();
+        let params = argon2::Params::new(8, 1, 1, None).unwrap();
+        let argon2 = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+        argon2.hash_password(b"secret", &salt).unwrap().to_string()
+    }
+
+    #[test]
+    fn only_the_right_password_of_a_known_name_is_right() {
+        let (bcrypted, argoned) = (bcrypted(), argoned());
+        let book = book(&[("plain@d", "secret"), ("bcrypt@d", &bcrypted), ("argon@d", &argoned)]);
+        for name in ["plain@d", "bcrypt@d", "argon@d"] {
+            assert!(book.knows(name));
+            assert!(book.is_right(&says(name, "secret")), "{name}");
+            for wrong in ["", "Secret", "secret ", "secretsecret", &bcrypted, &argoned] {
+                assert!(!book.is_right(&says(name, wrong)), "{name} {wrong}");
+            }
+        }
+        assert!(!book.knows("nobody"));
+    }
+
+    #[test]
+    fn an_unknown_name_is_wrong_with_every_password() {
+        for kept in ["secret".to_owned(), String::from("$2b$broken"), bcrypted(), argoned()] {
+            let book = book(&[("a@d", &kept)]);
+            for password in ["secret", "", &kept] {
+                assert!(!book.is_right(&says("b@d", password)));
+                assert!(!book.is_right(&says("", password)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_hash_is_found_before_anybody_waits_for_a_login() {
+        for kept in ["plain", "$1$plain-too", &bcrypted(), &argoned()] {
+            assert_eq!(check_kept(kept), Ok(()), "{kept}");
+        }
+        for kept in ["$2y$10$short", "$argon2id$v=19$m=8,t=1", "$2b$"] {
+            assert_eq!(check_kept(kept), Err(Unusable), "{kept}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_thread_answers_and_without_one_nobody_is_let_in() {
+        let book = book(&[("a@d", "secret")]);
+        let checker = Checker::start().unwrap();
+        assert_eq!(checker.check(Arc::clone(&book), says("a@d", "secret")).await, Ok(true));
+        assert_eq!(checker.check(Arc::clone(&book), says("a@d", "wrong")).await, Ok(false));
+        assert_eq!(Checker::default().check(book, says("a@d", "secret")).await, Err(Busy));
+    }
+}
