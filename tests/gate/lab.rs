@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -132,6 +133,31 @@ impl Client {
             stream.read_exact(&mut greeting)?;
             Ok(String::from_utf8_lossy(&greeting).into_owned())
         })
+    }
+
+    /// Puts a frame on the wire as it is.
+    pub(crate) fn send(&self, frame: Vec<u8>) {
+        self.run(move || {
+            let host = ringpost::gate::netlink::host().unwrap();
+            let end = host.interfaces.iter().find(|interface| interface.name == "client0").unwrap();
+            let socket = Socket::new(Domain::PACKET, Type::RAW, None).expect("a socket");
+            // SAFETY: zero is a value of this plain struct.
+            let mut name: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            name.sll_family = u16::try_from(libc::AF_PACKET).unwrap();
+            name.sll_ifindex = i32::try_from(end.index).unwrap();
+            // SAFETY: the frame and the name outlive the call and are of the sizes given.
+            let sent = unsafe {
+                libc::sendto(
+                    socket.as_raw_fd(),
+                    frame.as_ptr().cast(),
+                    frame.len(),
+                    0,
+                    (&raw const name).cast(),
+                    u32::try_from(size_of_val(&name)).unwrap(),
+                )
+            };
+            assert_eq!(usize::try_from(sent).ok(), Some(frame.len()), "{}", std::io::Error::last_os_error());
+        });
     }
 
     /// Sends a SYN from one address and does not wait for an answer. The socket tells what became of it.

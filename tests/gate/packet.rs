@@ -101,7 +101,7 @@ impl Packet {
         Self { destination: destination.parse().unwrap(), port, ..self }
     }
 
-    pub(crate) fn from_port(self, source_port: u16) -> Self {
+    pub(crate) fn with_source_port(self, source_port: u16) -> Self {
         Self { source_port, ..self }
     }
 

@@ -13,5 +13,6 @@ pub mod namespace;
 pub mod process;
 pub mod skip;
 pub mod upstream;
+pub mod verdict;
 pub mod wait;
 pub mod wire;
