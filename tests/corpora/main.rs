@@ -5,12 +5,17 @@ use std::path::PathBuf;
 
 use ringpost_tests::dialog::{Dialog, Turn};
 use ringpost_tests::fuzz;
+use ringpost_tests::verdict::fuzz_verdict;
 
 type Target = fn(&[u8]);
 
 /// Every target by the name of its file.
-const TARGETS: &[(&str, Target)] =
-    &[("command", fuzz::fuzz_command), ("path", fuzz::fuzz_path), ("session", fuzz::fuzz_session)];
+const TARGETS: &[(&str, Target)] = &[
+    ("command", fuzz::fuzz_command),
+    ("path", fuzz::fuzz_path),
+    ("session", fuzz::fuzz_session),
+    ("verdict", fuzz_verdict),
+];
 
 fn fuzz_folder(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "fuzz", name].iter().collect()
