@@ -353,7 +353,11 @@ impl SimStream {
         let mut segments = self.incoming.segments.borrow_mut();
         let Some((_, segment)) = segments.front_mut() else {
             let is_reset = self.incoming.ends_in_reset.get();
-            return Some(if is_reset { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(Bytes::new()) });
+            return Some(if is_reset {
+                Err(io::ErrorKind::ConnectionReset.into())
+            } else {
+                Ok(Bytes::new())
+            });
         };
         let mut count = segment.len().min(room);
         if count > 1 && self.world.happens(faults.short_reads_permille) {
