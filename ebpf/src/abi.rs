@@ -17,9 +17,9 @@ pub type Unit = [u64; 4];
 
 /// Octets of one unit.
 pub const UNIT_OCTETS: usize = 32;
-/// Units of a table, 2 MiB: a power of two, so that an index is bounded by a mask, which the verifier of every
-/// kernel understands. Kernels before 5.16 refuse map values above 4 MiB.
-pub const UNITS: usize = 65_536;
+/// Units of a table, 4 MiB: a power of two, so that an index is bounded by a mask, which the verifier of every
+/// kernel understands. Older kernels refuse map values above that.
+pub const UNITS: usize = 131_072;
 /// All units of a table.
 pub type Units = [Unit; UNITS];
 

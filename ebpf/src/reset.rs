@@ -26,6 +26,9 @@ impl PacketMut for [u8] {
 pub const FRAME_OCTETS_MIN: usize = 60;
 const TCP_PROTOCOL: u8 = 6;
 const HOPS: u8 = 64;
+/// Octets of the answer's TCP segment, as its headers say it.
+const SEGMENT_OCTETS: u16 = 20;
+const _: () = assert!(SEGMENT_OCTETS as usize == TCP_OCTETS);
 
 /// Turns the frame into the reset that answers it. The octets that the answer has; what lies behind them must
 /// be cut off. `None`: there is no answer to this frame, and the frame may be half written.
@@ -53,7 +56,7 @@ fn answer_ipv4<P: PacketMut + ?Sized>(packet: &mut P, tcp: &Tcp) -> Option<usize
     }
     let ip_octets = usize::from(u16::from_be(total));
     let segment = reset_segment(packet, tcp, ip_octets.saturating_sub(tcp.tcp_at - tcp.ip_at))?;
-    let whole = 20 + TCP_OCTETS as u16;
+    let whole = 20 + SEGMENT_OCTETS;
     let mut ip = [
         u16::from_ne_bytes([0x45, 0]),
         whole.to_be(),
@@ -84,7 +87,7 @@ fn answer_ipv6<P: PacketMut + ?Sized>(packet: &mut P, tcp: &Tcp) -> Option<usize
     let extensions = tcp.tcp_at - tcp.ip_at - IPV6_OCTETS;
     let segment = reset_segment(packet, tcp, usize::from(u16::from_be(payload)).saturating_sub(extensions))?;
     let [version, _] = v0.to_ne_bytes();
-    let length = (TCP_OCTETS as u16).to_be();
+    let length = SEGMENT_OCTETS.to_be();
     let hops = u16::from_ne_bytes([TCP_PROTOCOL, HOPS]);
     let ip = [
         u16::from_ne_bytes([version & 0xf0, 0]),
@@ -116,6 +119,7 @@ fn answer_ipv6<P: PacketMut + ?Sized>(packet: &mut P, tcp: &Tcp) -> Option<usize
 /// The reset for a segment to a closed port, RFC 9293 §3.10.7.1, its checksum still 0. `tcp_octets`: the
 /// segment's length by its IP header.
 #[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "a segment is shorter than 64 KiB; halves are cut out")]
 fn reset_segment<P: Packet + ?Sized>(packet: &P, tcp: &Tcp, tcp_octets: usize) -> Option<[u16; 10]> {
     let [from, to, s0, s1, a0, a1, offset, ..] = packet.pairs::<10>(tcp.tcp_at)?;
     let [data_offset, _] = offset.to_ne_bytes();
@@ -134,7 +138,7 @@ fn reset_segment<P: Packet + ?Sized>(packet: &P, tcp: &Tcp, tcp_octets: usize) -
 /// The segment with its checksum, RFC 9293 §3.1; `addresses` is the sum of the pseudo-header's addresses.
 #[inline(always)]
 fn checked(mut segment: [u16; 10], addresses: u32) -> [u16; 10] {
-    let constants = u32::from((TCP_OCTETS as u16).to_be()) + u32::from(u16::from(TCP_PROTOCOL).to_be());
+    let constants = u32::from(SEGMENT_OCTETS.to_be()) + u32::from(u16::from(TCP_PROTOCOL).to_be());
     segment[8] = !fold(sum(&segment) + addresses + constants);
     segment
 }
@@ -146,6 +150,7 @@ fn sum(pairs: &[u16]) -> u32 {
 }
 
 #[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "folded twice, a sum of 30 pairs fits")]
 const fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);
     ((once & 0xffff) + (once >> 16)) as u16

@@ -28,7 +28,7 @@ use crate::abi::{UNITS, Units};
 /// The leaf of an address that no network holds.
 pub const NOTHING: u16 = 0;
 /// Nodes on the longest way through a trie.
-pub const STEPS_MAX: usize = 20;
+pub const STEPS_MAX: usize = 13;
 /// Bits that one node takes at most.
 pub const STRIDE_MAX: u32 = 16;
 /// Bits that a checked leaf compares at most.

@@ -4,7 +4,7 @@
 //! listener leaves first and pays least. What it must not do: drop anything else (invariant 7).
 
 use crate::abi::{
-    Action, Address, CLASSES, CLASSES_MAX, HEAD, PORTS, PORTS_MAX, RATE, Reason, Unit, Units, Verdict,
+    Action, Address, CLASSES, CLASSES_MAX, HEAD, PORTS, PORTS_MAX, RATE, Reason, Units, Verdict,
 };
 use crate::packet::{ACK, Located, Packet, SYN, endpoints, locate};
 use crate::trie::{Key, NOTHING, find};
@@ -47,6 +47,9 @@ pub struct Flow {
     pub is_opening: bool,
 }
 
+/// Both families' tries of a port or a class.
+type Roots = [u64; 2];
+
 /// The counter number of packets from loopback, which always may.
 pub const NETWORK_LOOPBACK: u32 = 0;
 
@@ -59,25 +62,24 @@ pub fn judge_frame<P: Packet + ?Sized, K: Kernel>(units: &Units, packet: &P, ker
         Located::Other => return passed(Verdict::Other),
         Located::Unparsed => return passed(Verdict::Unparsed),
     };
-    // Before the addresses are read: what is not for us pays only for its headers.
-    let Some(listener) = listener(units, tcp.port) else { return passed(Verdict::Other) };
+    // Before the addresses are read: what is not for us pays for its headers only.
+    if !may_listen(units, tcp.port) {
+        return passed(Verdict::Other);
+    }
     let Some((source, destination)) = endpoints(packet, &tcp) else { return passed(Verdict::Unparsed) };
     let is_opening = tcp.flags & (SYN | ACK) == SYN;
-    let flow = Flow { source, destination, source_port: tcp.source_port, port: tcp.port, is_opening };
-    outcome(units, &flow, listener, kernel)
+    judge_flow(
+        units,
+        &Flow { source, destination, source_port: tcp.source_port, port: tcp.port, is_opening },
+        kernel,
+    )
 }
 
-/// Judges a flow without a frame: what `explain` shows.
+/// Judges a flow without its frame: also what `explain` shows.
+#[inline(always)]
 #[must_use]
 pub fn judge_flow<K: Kernel>(units: &Units, flow: &Flow, kernel: &K) -> Outcome {
-    match listener(units, flow.port) {
-        Some(listener) => outcome(units, flow, listener, kernel),
-        None => passed(Verdict::Other),
-    }
-}
-
-#[inline(always)]
-fn outcome<K: Kernel>(units: &Units, flow: &Flow, listener: &Unit, kernel: &K) -> Outcome {
+    let Some(listener) = listener(units, flow.port) else { return passed(Verdict::Other) };
     match judge(units, flow, listener, kernel) {
         Ok(None) => passed(Verdict::Other),
         Ok(Some(network)) => Outcome { verdict: Verdict::Accepted, network, refusal: None },
@@ -95,7 +97,7 @@ const fn passed(verdict: Verdict) -> Outcome {
 /// The number of the network that lets the flow in, `None` where its destination is not a listener, or why it
 /// is refused.
 #[inline(always)]
-fn judge<K: Kernel>(units: &Units, flow: &Flow, listener: &Unit, kernel: &K) -> Result<Option<u32>, Reason> {
+fn judge<K: Kernel>(units: &Units, flow: &Flow, listener: Roots, kernel: &K) -> Result<Option<u32>, Reason> {
     let class = longest(units, listener, flow.destination);
     if class == NOTHING {
         return Ok(None);
@@ -112,21 +114,25 @@ fn judge<K: Kernel>(units: &Units, flow: &Flow, listener: &Unit, kernel: &K) -> 
     Ok(Some(network))
 }
 
-/// The unit of this port; `None` where nothing listens on it.
+/// Whether some listen port has the lowest six bits of this one: most others do not, and need no further look.
 #[inline(always)]
-fn listener(units: &Units, port: u16) -> Option<&Unit> {
-    let [mask, _, shape, _] = units[HEAD];
-    if mask >> (port & 63) & 1 == 0 {
-        return None;
-    }
+fn may_listen(units: &Units, port: u16) -> bool {
+    units[HEAD][0] >> (port & 63) & 1 != 0
+}
+
+/// The roots of this port's addresses; `None` where nothing listens on it. A copy, not a reference: a reference into
+/// the ports would be one more state for the verifier at each of them.
+#[inline(always)]
+fn listener(units: &Units, port: u16) -> Option<Roots> {
+    let [_, _, shape, _] = units[HEAD];
     let count = (shape >> 8 & 0xff) as usize;
     for at in 0..PORTS_MAX {
         if at >= count {
             return None;
         }
-        let unit = &units[PORTS + at];
-        if unit[2] == port as u64 {
-            return Some(unit);
+        let [v4, v6, number, _] = units[PORTS + at];
+        if number == port as u64 {
+            return Some([v4, v6]);
         }
     }
     None
@@ -139,11 +145,11 @@ fn listener(units: &Units, port: u16) -> Option<&Unit> {
     clippy::cast_possible_truncation,
     reason = "the low 32 bits of a mapped address are the IPv4 address"
 )]
-fn longest(units: &Units, [v4, v6, ..]: &Unit, address: Address) -> u16 {
+fn longest(units: &Units, [v4, v6]: Roots, address: Address) -> u16 {
     let (root, key) = if is_ipv4(address) {
-        (*v4, Key::v4(address[1] as u32))
+        (v4, Key::v4(address[1] as u32))
     } else {
-        (*v6, Key { high: address[0], low: address[1] })
+        (v6, Key { high: address[0], low: address[1] })
     };
     find(units, root, key)
 }
@@ -156,8 +162,8 @@ const fn is_ipv4(address: Address) -> bool {
 /// The number of the network of this class that holds the source. Loopback always may.
 #[inline(always)]
 fn network_of(units: &Units, class: u16, source: Address) -> Option<u32> {
-    let class = &units[CLASSES + (class.wrapping_sub(1) as usize & (CLASSES_MAX - 1))];
-    let leaf = longest(units, class, source);
+    let [v4, v6, ..] = units[CLASSES + (class.wrapping_sub(1) as usize & (CLASSES_MAX - 1))];
+    let leaf = longest(units, [v4, v6], source);
     if leaf != NOTHING {
         return Some(leaf as u32 - 1);
     }

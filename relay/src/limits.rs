@@ -185,6 +185,19 @@ pub const LOG_BATCH_OCTETS: usize = 32 * 1024;
 /// How long the log's writer waits for more lines after the first.
 pub const LOG_BATCH_WAIT: Duration = Duration::from_millis(20);
 
+/// Sources whose offences are counted at once (`AUTOBAN`); the one that offended longest ago is forgotten.
+pub const AUTOBAN_SOURCES_MAX: usize = 16_384;
+/// Bans that stand at once; the one that would end first gives way.
+pub const BANS_MAX: usize = 8192;
+/// How often the gate's thread looks at its ring, its bans and the interfaces.
+pub const GATE_TICK: Duration = Duration::from_millis(100);
+/// Refused packets that each CPU may report in one tick.
+pub const GATE_SAMPLES_PER_TICK: u64 = 25;
+/// Sampled refusals that are kept to be looked at.
+pub const GATE_EVENTS_MAX: usize = 1024;
+/// Dropped sources that are kept to be looked at.
+pub const GATE_SOURCES_MAX: usize = 1024;
+
 // A command line must fit the buffer that it is assembled in, and so must a reply line.
 const _: () = assert!(COMMAND_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(REPLY_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);

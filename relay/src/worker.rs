@@ -26,7 +26,7 @@ use crate::io::buffer::{Buffer, Size};
 use crate::io::ladder::{self, Rung};
 use crate::io::ring::{RingIo, RingStream, stop_accepting};
 use crate::io::{Io, Stream};
-use crate::limits::{PROXY_HEADER_TIMEOUT, REPLY_TIMEOUT, TICK};
+use crate::limits::{PROXY_HEADER_TIMEOUT, REPLY_TIMEOUT, TICK, UPSTREAM_QUIT_TIMEOUT};
 use crate::meter::{IoDriver, Listener, Meter, SessionOutcome, TlsSide};
 use crate::orders::{Drained, Order, Settings};
 use crate::policy::rate::ClientRates;
@@ -139,6 +139,8 @@ impl Worker {
             sessions_open: Cell::new(0),
         });
         for (kind, listener) in parts.listeners {
+            // epoll needs it; a ring would answer EAGAIN instead of waiting.
+            listener.set_nonblocking(rung == Rung::Epoll)?;
             worker.listen(kind, listener)?;
         }
         Ok((worker, parts.orders))
@@ -207,6 +209,7 @@ impl Worker {
         while self.sessions_open.get() > 0 && self.io.now() < by {
             self.io.sleep(DRAIN_LOOK).await;
         }
+        self.egress.part(self.io.now().after(UPSTREAM_QUIT_TIMEOUT)).await;
         Drained { sessions_cut: self.sessions_open.get() }
     }
 
@@ -243,7 +246,7 @@ impl Worker {
         let is_proxy = self.ingress.config().proxy_protocol.contains(socket.ip());
         if is_proxy {
             let by = self.io.now().after(PROXY_HEADER_TIMEOUT);
-            match read_proxy_header(&mut stream, by).await {
+            match Box::pin(read_proxy_header(&mut stream, by)).await {
                 Some((client, rest)) => {
                     peer.client = client.unwrap_or(socket);
                     input = rest;
@@ -257,7 +260,8 @@ impl Worker {
         self.sessions.set(self.sessions.get() + 1);
         let id = SessionId { worker: self.id, number: self.sessions.get() };
         let sink = UpstreamStream::new(Rc::clone(&self.egress));
-        Session::new(Rc::clone(&self.ingress), stream, sink, peer, id, input).serve().await
+        let mut session = Session::new(Rc::clone(&self.ingress), stream, sink, peer, id, input);
+        session.serve().await
     }
 
     /// Who may not reach 465 and 587 at all is closed without a banner, as the gate would have done.

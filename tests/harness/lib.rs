@@ -15,5 +15,6 @@ pub mod pipe;
 pub mod process;
 pub mod skip;
 pub mod upstream;
+pub mod verdict;
 pub mod wait;
 pub mod wire;

@@ -5,6 +5,7 @@ mod build;
 mod catch_all;
 mod ci;
 mod docs;
+mod ebpf;
 mod fuzz;
 mod packages;
 mod run;
@@ -37,6 +38,8 @@ enum Verb {
     Ci(ci::Arguments),
     /// Write docs/CONFIG.md, METRICS.md and REPLIES.md from the code, or check that they are fresh
     Docs(docs::Arguments),
+    /// Build the gate's program for the kernel
+    Ebpf(ebpf::Arguments),
     /// Fuzz one target, or replay every corpus
     Fuzz(fuzz::Arguments),
     /// Start the relay with a catch-all upstream, send a first message through it, stay up
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Build(arguments) => build::run(&arguments),
         Verb::Ci(arguments) => ci::run(&arguments),
         Verb::Docs(arguments) => docs::run(&arguments),
+        Verb::Ebpf(arguments) => ebpf::run(&arguments),
         Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Setup(arguments) => setup::run(&arguments),

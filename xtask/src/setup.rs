@@ -28,6 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
             println!("missing: {component} ({purpose}; rustup component add {component})");
         }
     }
+    crate::ebpf::setup(arguments.dry)?;
     println!("set up");
     Ok(())
 }

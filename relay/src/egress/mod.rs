@@ -3,6 +3,7 @@
 //! [`Egress`] is one worker's outbound side: the pools of all upstreams, the routes to them, and the tick that looks
 //! after both. It mirrors `ingress`: what a client may do there, an upstream is expected to do here.
 
+mod agreement;
 pub mod config;
 pub mod connect;
 pub mod connection;
@@ -19,6 +20,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::connect::{Manner, Unusable};
 use self::connection::{Broken, Connection};
@@ -37,6 +39,10 @@ use crate::smtp::client::UpstreamReply;
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
 use crate::tls::client::{Connector, Dane, Demand};
+use crate::units::Moment;
+
+/// How often an ending worker looks whether its upstreams have answered.
+const PART_LOOK: Duration = Duration::from_millis(2);
 
 /// The outbound side of one worker.
 pub struct Egress<I: Io> {
@@ -108,7 +114,7 @@ impl<I: Io> Egress<I> {
         let former = self.routes.borrow_mut().configure(&config, &self.permits);
         *self.config.borrow_mut() = config;
         self.resolver.forget();
-        former.into_iter().for_each(|connection| self.take_leave(connection));
+        former.into_iter().for_each(|connection| self.take_leave(*connection));
         if !is_same_login {
             self.renew();
         }
@@ -129,7 +135,7 @@ impl<I: Io> Egress<I> {
         self.generation.set(self.generation.get().wrapping_add(1));
         let mut idle = Vec::new();
         self.routes.borrow().for_each(|_, pool| idle.append(&mut pool.drain()));
-        idle.into_iter().for_each(|connection| self.take_leave(connection));
+        idle.into_iter().for_each(|connection| self.take_leave(*connection));
     }
 
     /// Adds the handshakes so far to the metrics.
@@ -142,7 +148,7 @@ impl<I: Io> Egress<I> {
         let now = self.io.now();
         let idle_max = self.config.borrow().upstream_idle;
         let old = self.routes.borrow_mut().look(now, idle_max, UPSTREAM_HOLD_MAX);
-        old.into_iter().for_each(|connection| self.take_leave(connection));
+        old.into_iter().for_each(|connection| self.take_leave(*connection));
     }
 
     /// Whether two recipients can share a transaction: they go to the same place.
@@ -171,9 +177,25 @@ impl<I: Io> Egress<I> {
     }
 
     /// Says QUIT, beside everything else.
-    pub fn take_leave(&self, connection: Box<Connection<I::Stream>>) {
+    pub fn take_leave(&self, connection: Connection<I::Stream>) {
         let by = self.io.now().after(UPSTREAM_QUIT_TIMEOUT);
         self.io.spawn(connection.quit(by));
+    }
+
+    /// Says QUIT on every idle connection, when the worker ends; waits for the answers until `by`.
+    pub async fn part(&self, by: Moment) {
+        let idle = self.routes.borrow().drain();
+        let open = Rc::new(Cell::new(idle.len()));
+        for connection in idle {
+            let open = Rc::clone(&open);
+            self.io.spawn(async move {
+                connection.quit(by).await;
+                open.set(open.get() - 1);
+            });
+        }
+        while open.get() > 0 && self.io.now() < by {
+            self.io.sleep(PART_LOOK).await;
+        }
     }
 
     /// A connection for a transaction: to the first upstream, in order of preference, that gives one.
@@ -202,7 +224,8 @@ impl<I: Io> Egress<I> {
         match pool.claim(|| self.io.now()).await {
             Claim::Reused(connection) => Ok(Some(Claimed { pool, connection, is_reused: true })),
             Claim::Place(place) => {
-                let connection = self.connect(destination, place).await?;
+                // Seldom and large: not to be a part of every session.
+                let connection = Box::pin(self.connect(destination, place)).await?;
                 Ok(connection.map(|connection| Claimed { pool, connection, is_reused: false }))
             }
             Claim::Down => Ok(None),
@@ -302,10 +325,8 @@ impl<I: Io> Egress<I> {
         }
     }
 
-    fn log_broken(&self, upstream: &str, broken: &Broken, was_stale: bool) {
-        if !was_stale {
-            tracing::warn!(event = "upstream_lost", %upstream, reason = ?broken);
-        }
+    fn log_broken(&self, upstream: &str, broken: &Broken) {
+        tracing::warn!(event = "upstream_lost", %upstream, reason = ?broken);
     }
 
     fn log_unknown(&self, upstream: &str, broken: &Broken) {

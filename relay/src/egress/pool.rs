@@ -147,7 +147,7 @@ impl<S: Stream> Pool<S> {
     }
 
     /// Resets a connection in the middle of a message, likewise.
-    pub fn abort(&self, connection: Box<Connection<S>>) {
+    pub fn abort(&self, connection: Connection<S>) {
         connection.abort();
         self.permit_is_free();
     }
@@ -237,7 +237,7 @@ impl<S: Stream> Pool<S> {
             self.leases.borrow().iter().filter_map(|lease| lease.take_if_silent(now, hold_max)).collect();
         for Parked { mut connection, is_in_data, .. } in silent {
             if is_in_data {
-                self.abort(connection);
+                self.abort(*connection);
             } else {
                 connection.needs_reset = true;
                 self.give_back(connection, now);

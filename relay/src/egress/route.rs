@@ -124,6 +124,12 @@ impl<S: Stream> Routes<S> {
         self.all().flat_map(|destination| destination.pool.look(now, idle_max, hold_max)).collect()
     }
 
+    /// Takes every idle connection out.
+    #[must_use]
+    pub fn drain(&self) -> Vec<Box<Connection<S>>> {
+        self.all().flat_map(|destination| destination.pool.drain()).collect()
+    }
+
     /// Reads every pool, with its label in the metrics: the name of a configured upstream, or `mx`.
     pub fn for_each(&self, mut read: impl FnMut(&str, &Pool<S>)) {
         self.fixed.iter().for_each(|destination| read(&destination.pool.name, &destination.pool));

@@ -201,17 +201,39 @@ impl Loaded {
         self.networks.set(number, zeros, 0).map_err(|error| refused("clearing a counter", &error))
     }
 
-    /// The bans' map: address to the end of its ban, nanoseconds of the monotonic clock.
-    pub fn bans(&mut self) -> &mut HashMap<MapData, abi::Address, u64> {
-        &mut self.bans
+    /// Bans an address until this time of the monotonic clock, in nanoseconds.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn ban(&mut self, address: abi::Address, ends_ns: u64) -> Result<(), LoadError> {
+        self.bans.insert(address, ends_ns, 0).map_err(|error| refused("banning", &error))
     }
 
-    /// The next sampled drop, if there is one.
-    pub fn next_drop(&mut self) -> Option<abi::DropEvent> {
+    /// Lifts a ban. The only error of the kernel's is that there is none.
+    pub fn unban(&mut self, address: abi::Address) {
+        let _ = self.bans.remove(&address);
+    }
+
+    /// The next sampled refusal, if there is one.
+    pub fn take_drop(&mut self) -> Option<abi::DropEvent> {
         let item = self.drops.next()?;
         let octets: &[u8; abi::DROP_EVENT_OCTETS] = item.first_chunk()?;
         // SAFETY: the kernel program wrote this very struct; it is all integers, and read as unaligned.
         Some(unsafe { octets.as_ptr().cast::<abi::DropEvent>().read_unaligned() })
+    }
+
+    /// The descriptor of a program, to attach it.
+    ///
+    /// # Errors
+    /// Where the program was not loaded.
+    pub fn fd_of(program: &Xdp) -> Result<BorrowedFd<'_>, LoadError> {
+        program.fd().map(AsFd::as_fd).map_err(|error| refused("finding the program", &error))
+    }
+
+    /// The kernel's id of a program; 0 where it has none.
+    #[must_use]
+    pub fn id_of(program: &Xdp) -> u32 {
+        program.info().map_or(0, |info| info.id())
     }
 }
 

@@ -28,6 +28,7 @@ use crate::policy::acl::canonical;
 use crate::policy::rate::ClientRates;
 use crate::smtp::auth::Mechanism;
 use crate::smtp::params::{Mail, Rcpt};
+use crate::smtp::path::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Profile, Role, Server};
 use crate::tls::Agreed;
@@ -174,6 +175,32 @@ impl<I: Io> Ingress<I> {
         };
         trace::received(&trace, &mut received);
         Fields { received, id: envelope.id, host_name, at }
+    }
+
+    /// An address without a domain gets ours, as Postfix does it for its clients (`root` of cron becomes
+    /// `root@RELAY_HOST_NAME`): upstream it would mean somebody else, or nobody.
+    fn qualify_sender(&self, mail: &mut Mail) {
+        if let ReversePath::Mailbox(mailbox) = &mut mail.reverse_path {
+            self.qualify(mailbox);
+        }
+    }
+
+    /// Likewise; but `<Postmaster>` is whoever it is at the next hop (RFC 5321 §4.1.1.3).
+    fn qualify_recipient(&self, rcpt: &mut Rcpt) {
+        let path = &rcpt.forward_path;
+        if !path.is_postmaster() && !path.mailbox().is_qualified() {
+            let mut mailbox = path.mailbox().clone();
+            self.qualify(&mut mailbox);
+            rcpt.forward_path = ForwardPath::new(mailbox);
+        }
+    }
+
+    fn qualify(&self, mailbox: &mut Mailbox) {
+        if !mailbox.is_qualified()
+            && let Ok(qualified) = mailbox.at_domain(&self.config().relay_host_name)
+        {
+            *mailbox = qualified;
+        }
     }
 
     /// Whether a sender may begin a transaction.

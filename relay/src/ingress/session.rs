@@ -30,7 +30,7 @@ use crate::smtp::auth::Credentials;
 use crate::smtp::body::Framing;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply, ReplyBuf};
-use crate::smtp::server::{Answer, Event, Question, Server};
+use crate::smtp::server::{Answer, Ending, Event, Question, Server};
 use crate::tls::{Agreed, Fault, Link, Records};
 use crate::units::{Moment, SessionId};
 
@@ -95,7 +95,7 @@ impl<I: Io, S: Sink> Session<I, S> {
     }
 
     /// Serves the client until one of the two has had enough.
-    pub async fn serve(mut self) -> SessionOutcome {
+    pub async fn serve(&mut self) -> SessionOutcome {
         let outcome = match self.open().await {
             ControlFlow::Continue(()) => self.converse().await,
             ControlFlow::Break(outcome) => outcome,
@@ -199,10 +199,10 @@ impl<I: Io, S: Sink> Session<I, S> {
     }
 
     fn machine_outcome(&self) -> SessionOutcome {
-        if self.replies.as_bytes().ends_with(b" Bye\r\n") {
-            SessionOutcome::Quit
-        } else {
-            SessionOutcome::Abuse
+        match self.machine.ending() {
+            Some(Ending::Quit) => SessionOutcome::Quit,
+            Some(Ending::Fault) => SessionOutcome::Fault,
+            Some(Ending::Abuse) | None => SessionOutcome::Abuse,
         }
     }
 
@@ -296,7 +296,8 @@ impl<I: Io, S: Sink> Session<I, S> {
     async fn decide(&mut self, question: Question) {
         match question {
             Question::Mail(mail) => self.decide_mail(mail),
-            Question::Rcpt(rcpt) => {
+            Question::Rcpt(mut rcpt) => {
+                self.ingress.qualify_recipient(&mut rcpt);
                 let owed = match self.ingress.judge_recipient(&self.peer, self.user.as_deref(), &rcpt) {
                     Ok(()) => Owed::Ask(rcpt),
                     Err(reply) => Owed::Refused(reply),
@@ -332,7 +333,8 @@ impl<I: Io, S: Sink> Session<I, S> {
         self.machine.answer(answer, &mut self.replies);
     }
 
-    fn decide_mail(&mut self, mail: Mail) {
+    fn decide_mail(&mut self, mut mail: Mail) {
+        self.ingress.qualify_sender(&mut mail);
         let verdict = self.ingress.judge_sender(&self.peer, &mail);
         let answer = match verdict {
             Ok(()) => {

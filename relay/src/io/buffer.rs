@@ -6,7 +6,7 @@
 //! addresses differ by a few octets modulo 4096 runs at a twentieth of the speed on some processors.
 //!
 //! Memory is bounded: sessions are bounded, each holds one buffer, bodies in flight are bounded by the stream, and a free
-//! list keeps at most `KEPT_OCTETS` of each size.
+//! list keeps at most `KEPT_OCTETS` of each larger size.
 
 #![allow(unsafe_code, reason = "raw page-aligned memory, lent to the kernel during a receive")]
 
@@ -181,7 +181,7 @@ impl Drop for Buffer {
         let _ = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
             let list = &mut free[self.size as usize];
-            if list.len() < KEPT_OCTETS / self.size.octets() {
+            if self.size == Size::Command || list.len() < KEPT_OCTETS / self.size.octets() {
                 list.push(kept);
             }
         });
@@ -193,6 +193,10 @@ struct Kept(NonNull<u8>, Size, usize);
 
 impl Drop for Kept {
     fn drop(&mut self) {
+        // A part of a slab; it stays with the process.
+        if self.1 == Size::Command {
+            return;
+        }
         // SAFETY: the memory was allocated by `allocate` with this very layout, and whoever held it has let go.
         unsafe { alloc::dealloc(self.0.as_ptr(), layout(self.1)) }
     }
@@ -210,7 +214,9 @@ thread_local! {
     static FREE: RefCell<[Vec<Kept>; Size::ALL.len()]> = const { RefCell::new([const { Vec::new() }; Size::ALL.len()]) };
 }
 
-/// Octets of each size that a thread's free list keeps.
+/// Small buffers of one slab.
+const SLAB_BUFFERS: usize = 64;
+/// Octets of each larger size that a thread's free list keeps.
 const KEPT_OCTETS: usize = 4 * 1024 * 1024;
 const PAGE_OCTETS: usize = 4096;
 
@@ -220,10 +226,33 @@ fn layout(size: Size) -> Layout {
 }
 
 fn allocate(size: Size) -> NonNull<u8> {
-    let layout = layout(size);
+    if size == Size::Command {
+        return allocate_command();
+    }
+    allocate_as(layout(size))
+}
+
+fn allocate_as(layout: Layout) -> NonNull<u8> {
     // SAFETY: the layout has a size above zero.
     let memory = unsafe { alloc::alloc(layout) };
     NonNull::new(memory).unwrap_or_else(|| alloc::handle_alloc_error(layout))
+}
+
+/// Small buffers come by the slab: an aligned page of its own costs the allocator a second one. Slabs are never given
+/// back; their number is that of the most sessions that were open at once.
+fn allocate_command() -> NonNull<u8> {
+    // SAFETY: the alignment is a power of two and the size far below isize::MAX.
+    let slab =
+        unsafe { Layout::from_size_align_unchecked(SLAB_BUFFERS * COMMAND_BUFFER_OCTETS, PAGE_OCTETS) };
+    let memory = allocate_as(slab);
+    FREE.with_borrow_mut(|free| {
+        for number in 1..SLAB_BUFFERS {
+            // SAFETY: the slab holds SLAB_BUFFERS buffers, one behind the other.
+            let buffer = unsafe { memory.add(number * COMMAND_BUFFER_OCTETS) };
+            free[Size::Command as usize].push(Kept(buffer, Size::Command, 0));
+        }
+    });
+    memory
 }
 
 #[cfg(test)]

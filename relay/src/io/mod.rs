@@ -13,6 +13,7 @@
 pub mod buffer;
 pub mod clock;
 pub mod deadline;
+pub mod files;
 pub mod flight;
 pub mod ladder;
 pub mod ring;
@@ -53,8 +54,8 @@ pub trait Io: Clone + 'static {
     /// The monotonic clock.
     fn now(&self) -> Moment;
 
-    /// The monotonic clock as of the last tick, at most [`TICK`](crate::limits::TICK) late: for deadlines, which are
-    /// no finer. Costs a load.
+    /// The moment of the next tick: now, at most one [`TICK`](crate::limits::TICK) early. For deadlines, which are no
+    /// finer and must not come too soon, and for idle times. Costs a load.
     fn tick(&self) -> Moment;
 
     /// The wall clock, in milliseconds since the Unix epoch: for dates in headers, logs and on disk, never for waits.

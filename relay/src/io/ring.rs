@@ -19,6 +19,7 @@ use monoio::net::{TcpListener, TcpStream};
 use super::buffer::Buffer;
 use super::deadline::{Deadlines, Side, Ticket};
 use super::{Flight, Io, Stream, Waiting, clock};
+use crate::limits::TICK;
 use crate::units::Moment;
 
 /// One worker's hands.
@@ -26,7 +27,7 @@ use crate::units::Moment;
 pub struct RingIo {
     deadlines: Deadlines,
     random: Rc<Cell<u64>>,
-    ticked: Rc<Cell<Moment>>,
+    next_tick: Rc<Cell<Moment>>,
 }
 
 impl RingIo {
@@ -36,7 +37,7 @@ impl RingIo {
         Self {
             deadlines: Deadlines::default(),
             random: Rc::new(Cell::new(seed)),
-            ticked: Rc::new(Cell::new(clock::now())),
+            next_tick: Rc::new(Cell::new(clock::now().after(TICK))),
         }
     }
 
@@ -49,8 +50,9 @@ impl RingIo {
 
     /// Ends what has waited past its deadline; to be called every [`TICK`](crate::limits::TICK).
     pub fn expire(&self) {
-        self.ticked.set(clock::now());
-        self.deadlines.expire(self.ticked.get(), shut_down);
+        let now = clock::now();
+        self.next_tick.set(now.after(TICK));
+        self.deadlines.expire(now, shut_down);
     }
 
     /// Ends the pauses of idle sessions, when the worker drains.
@@ -103,7 +105,7 @@ impl Io for RingIo {
     }
 
     fn tick(&self) -> Moment {
-        self.ticked.get()
+        self.next_tick.get()
     }
 
     fn unix_ms(&self) -> u64 {

@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 
 use super::{Buffer, Flight, Io, Stream, Waiting};
+use crate::limits::TICK;
 use crate::units::Moment;
 
 /// What the network does to its streams. The chances are in a thousand, for each operation.
@@ -74,10 +75,11 @@ struct Inner {
     ready: Arc<Ready>,
     timers: RefCell<BTreeMap<(u64, u64), Waker>>,
     numbers: Cell<u64>,
-    listeners: RefCell<HashMap<SocketAddr, Rc<dyn Fn(SimStream)>>>,
+    listeners: RefCell<HashMap<SocketAddr, Rc<Serve>>>,
 }
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
+type Serve = dyn Fn(SimStream);
 
 /// Tasks that can go on, in the order in which they were woken.
 #[derive(Default)]
@@ -166,6 +168,13 @@ impl World {
         result.take()
     }
 
+    /// Ends the world: every task, listener and timer goes, and with them what they hold of the world itself.
+    pub fn end(&self) {
+        drop(self.inner.listeners.take());
+        drop(self.inner.tasks.take());
+        drop(self.inner.timers.take());
+    }
+
     /// Polls one task that can go on.
     fn turn(&self) -> bool {
         let Some(number) = self.inner.ready.pop() else { return false };
@@ -215,8 +224,10 @@ impl Io for World {
         Moment(self.inner.now.get())
     }
 
+    /// As late as the ring's may be.
     fn tick(&self) -> Moment {
-        self.now()
+        let tick = u64::try_from(TICK.as_micros()).unwrap_or(u64::MAX);
+        Moment(self.inner.now.get() / tick * tick)
     }
 
     fn unix_ms(&self) -> u64 {
@@ -273,6 +284,10 @@ struct Pipe {
     /// No more segments come after the moment given.
     ended: Cell<Option<u64>>,
     is_reset: Cell<bool>,
+    /// The end is a reset, behind everything that was sent before.
+    ends_in_reset: Cell<bool>,
+    /// Nobody will read what is sent.
+    is_abandoned: Cell<bool>,
     octets: Cell<usize>,
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
@@ -289,6 +304,11 @@ impl Pipe {
 
     fn reset(&self) {
         self.is_reset.set(true);
+        self.wake_both();
+    }
+
+    fn end_in_reset(&self) {
+        self.ends_in_reset.set(true);
         self.wake_both();
     }
 
@@ -331,7 +351,14 @@ impl SimStream {
             return Some(Err(io::ErrorKind::ConnectionReset.into()));
         }
         let mut segments = self.incoming.segments.borrow_mut();
-        let Some((_, segment)) = segments.front_mut() else { return Some(Ok(Bytes::new())) };
+        let Some((_, segment)) = segments.front_mut() else {
+            let is_reset = self.incoming.ends_in_reset.get();
+            return Some(if is_reset {
+                Err(io::ErrorKind::ConnectionReset.into())
+            } else {
+                Ok(Bytes::new())
+            });
+        };
         let mut count = segment.len().min(room);
         if count > 1 && self.world.happens(faults.short_reads_permille) {
             count = 1 + usize::try_from(self.world.below(count as u64 - 1)).unwrap_or(0);
@@ -374,6 +401,11 @@ impl SimStream {
 
     fn put(&self, segment: Bytes, delay_max: u64) {
         let pipe = &self.outgoing;
+        if pipe.is_abandoned.get() {
+            // As the kernel does it: what reaches a closed socket is answered with a reset.
+            pipe.reset();
+            return self.incoming.end_in_reset();
+        }
         let arrival = self.world.now().0 + self.world.below(delay_max + 1);
         let last = pipe.segments.borrow().back().map_or(0, |(at, _)| *at);
         let at = arrival.max(last);
@@ -390,7 +422,7 @@ impl SimStream {
             if self.outgoing.is_reset.get() || self.outgoing.ended.get().is_some() {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            if self.outgoing.octets.get() < PIPE_OCTETS_MAX {
+            if self.outgoing.octets.get() < PIPE_OCTETS_MAX || self.outgoing.is_abandoned.get() {
                 return Poll::Ready(Ok(()));
             }
             if self.world.now() >= by {
@@ -471,12 +503,14 @@ impl Stream for SimStream {
 
 impl Drop for SimStream {
     fn drop(&mut self) {
-        // As the kernel does it: closing with octets unread resets the connection.
-        if self.resets.get() || self.waiting() == Waiting::Octets {
-            self.break_off();
-        } else {
-            self.finish_sending();
+        self.incoming.is_abandoned.set(true);
+        // As the kernel does it: closing with octets unread, or still to come, resets the connection.
+        if self.resets.get() || !self.incoming.segments.borrow().is_empty() {
+            self.incoming.reset();
+            self.outgoing.ends_in_reset.set(true);
         }
+        self.finish_sending();
+        self.incoming.wake_both();
     }
 }
 
@@ -532,6 +566,18 @@ mod tests {
             read_all(&mut theirs, Moment::NEVER).await.0
         });
         assert_eq!(heard.as_deref(), Some(&b"421\r\n"[..]));
+    }
+
+    #[test]
+    fn what_is_sent_to_a_closed_socket_resets_the_connection() {
+        let world = World::new(1, Faults::NONE);
+        let (mut ours, theirs) = world.pair();
+        drop(theirs);
+        let sent = world.run(Moment::NEVER, async move {
+            let first = ours.send_octets(vec![b'x'; 2 * PIPE_OCTETS_MAX], Moment::NEVER).await.0;
+            (first.is_ok(), read_all(&mut ours, Moment::NEVER).await.1)
+        });
+        assert_eq!(sent, Some((false, io::ErrorKind::ConnectionReset)));
     }
 
     #[test]

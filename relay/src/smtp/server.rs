@@ -18,9 +18,10 @@
 mod event;
 mod intake;
 mod judge;
+mod login;
 
 pub use self::event::{Answer, Ending, Event, Fault, Proof, Question, Step};
-use super::auth::{Exchange, Progress};
+use super::auth::Exchange;
 use super::body::{BodyScanner, Piece};
 use super::command::Chunk;
 pub use super::extension::{Profile, Role};
@@ -375,36 +376,6 @@ impl Server {
         Event::Settle
     }
 
-    fn read_response(&mut self, input: &[u8], out: &mut ReplyBuf) -> (usize, Option<Event>) {
-        let (consumed, line) = self.lines.read(input, limits::AUTH_LINE_OCTETS_MAX);
-        let progress = match line {
-            Line::Partial => return (consumed, Some(Event::NeedInput)),
-            Line::TlsRecord => return (consumed, Some(self.close(None, Ending::Abuse, out))),
-            Line::TooLong => Progress::Failed(reply::LINE_TOO_LONG),
-            Line::Malformed => Progress::Failed(reply::AUTH_MALFORMED),
-            Line::Whole(text) => match std::mem::replace(&mut self.state, State::Commands) {
-                State::Auth(exchange) => exchange.response(text),
-                _ => Progress::Failed(reply::LOCAL_ERROR),
-            },
-        };
-        self.lines.wipe();
-        (consumed, self.proceed(progress, out))
-    }
-
-    /// Goes on with AUTH.
-    fn proceed(&mut self, progress: Progress, out: &mut ReplyBuf) -> Option<Event> {
-        self.state = State::Commands;
-        match progress {
-            Progress::Prompt(exchange, prompt) => {
-                out.push(&prompt);
-                self.state = State::Auth(exchange);
-                None
-            }
-            Progress::Failed(reply) => self.say(&reply, Cost::Error, out),
-            Progress::Done(credentials) => Some(self.ask(Asked::Auth, Question::Auth(credentials))),
-        }
-    }
-
     fn ask(&mut self, asked: Asked, question: Question) -> Event {
         self.state = State::Asked(asked);
         Event::Question(question)
@@ -462,20 +433,6 @@ impl Server {
         }
     }
 
-    fn answer_auth(&mut self, answer: Answer, out: &mut ReplyBuf) {
-        match answer.into_refusal() {
-            // A wrong login is an error that counts (RFC 4954 §4 allows to close after several).
-            Some(reply) => {
-                self.errors += 1;
-                out.push(&reply);
-            }
-            None => {
-                self.is_authenticated = true;
-                out.push(&reply::AUTHENTICATED);
-            }
-        }
-    }
-
     /// The message ends with this reply.
     fn end_message(&mut self, reply: &Reply, out: &mut ReplyBuf) {
         debug_assert!(
@@ -521,7 +478,7 @@ const PIECES_KEPT_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::super::body::Form;
+    use super::super::body::{BareNewline, Form};
     use super::*;
     use proptest::prelude::*;
 
@@ -540,7 +497,11 @@ mod tests {
     /// A session whose driver takes everything but recipients that begin with `no`, and gives every second body up
     /// where it `wavers`. Returns the replies, and the messages that were taken.
     fn session(cuts: &[&[u8]], wavers: bool) -> (String, Vec<String>) {
-        let mut server = Server::new(profile());
+        converse(profile(), cuts, wavers)
+    }
+
+    fn converse(profile: Profile, cuts: &[&[u8]], wavers: bool) -> (String, Vec<String>) {
+        let mut server = Server::new(profile);
         let (mut out, mut body, mut taken) = (ReplyBuf::new(), Vec::new(), Vec::new());
         for cut in cuts {
             let mut rest = *cut;
@@ -688,6 +649,26 @@ mod tests {
             rounds += 1;
         }
         assert!(rounds <= 2, "a flood ends with 421");
+    }
+
+    #[test]
+    fn the_first_fault_decides_however_the_input_is_cut() {
+        let long = "x".repeat(61);
+        for (body, code) in [
+            (format!("{long}\0"), "552"),
+            (format!("\0{long}"), "550"),
+            (format!("{long}\n"), "552"),
+            (format!("a\n{long}"), "550"),
+            (format!("{long}\n\0"), "552"),
+        ] {
+            let input = format!("EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n{body}\r\n.\r\n");
+            let profile = Profile { bare_newline: BareNewline::Reject, ..profile() };
+            let said = |cuts: &[&[u8]]| converse(profile.clone(), cuts, false).0;
+            let whole = said(&[input.as_bytes()]);
+            assert_eq!(whole.lines().last().map(|line| &line[..3]), Some(code), "{body:?}");
+            let octets: Vec<_> = input.as_bytes().chunks(1).collect();
+            assert_eq!(said(&octets), whole, "{body:?}");
+        }
     }
 
     const FRAGMENTS: &[&str] = &[

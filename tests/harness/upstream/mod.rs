@@ -116,16 +116,6 @@ impl Upstream {
         })
     }
 
-    /// Waits until some connection was given a command that begins so.
-    #[track_caller]
-    pub fn heard(&self, command: &str) {
-        self.record.find(&format!("{command} is heard"), |record| {
-            record.connections.iter().flat_map(|connection| &connection.commands).find_map(|heard| {
-                heard.to_ascii_uppercase().starts_with(&command.to_ascii_uppercase()).then_some(())
-            })
-        });
-    }
-
     /// Commands of the nth connection so far.
     pub fn commands(&self, connection: usize) -> Vec<String> {
         self.record.read(|record| {

@@ -46,11 +46,8 @@ impl Server {
             return (0, Some(self.close(Some(&reply::LOCAL_ERROR), Ending::Fault, out)));
         };
         let scan = scanner.scan(input, &mut self.pieces);
-        let fault = match scan.state {
-            ScanState::Fault(fault) => Some(Fault::from(fault)),
-            _ => self.profile.is_too_big(scanner.size()).then_some(Fault::Size),
-        };
-        let fault = fault.filter(|_| verdict.is_none());
+        let fault =
+            fault_in(scan.state, self.profile.is_too_big(scanner.size())).filter(|_| verdict.is_none());
         if let Some(fault) = fault {
             self.pieces.clear();
             scanner.discard();
@@ -93,10 +90,7 @@ impl Server {
         if rest.octets == 0 && rest.is_last && state == ScanState::More {
             state = scanner.finish_chunks(&mut self.pieces);
         }
-        let fault = match state {
-            ScanState::Fault(fault) => Some(Fault::from(fault)),
-            _ => self.profile.is_too_big(scanner.size()).then_some(Fault::Size),
-        };
+        let fault = fault_in(state, self.profile.is_too_big(scanner.size()));
         if let Some(fault) = fault {
             self.pieces.clear();
             self.give_up_chunk(rest, fault.reply());
@@ -151,5 +145,15 @@ impl Server {
                 (0, Some(Event::NeedInput))
             }
         }
+    }
+}
+
+/// The first fault of a body. What the scanner found it found behind all octets that it has counted, so a body that is
+/// too big by then was too big before: the size goes first, or the verdict would depend on how the input was cut.
+fn fault_in(state: ScanState, is_too_big: bool) -> Option<Fault> {
+    match state {
+        _ if is_too_big => Some(Fault::Size),
+        ScanState::Fault(fault) => Some(Fault::from(fault)),
+        ScanState::More | ScanState::End => None,
     }
 }

@@ -1,0 +1,284 @@
+//! Housekeeping beside the writer: segments are retired, made ahead and emptied; files of settled messages are removed.
+//!
+//! A segment that is mostly dead is emptied by copying what lives: a message that has been tried a few times goes to a
+//! file of its own, where it stays however long it takes; a younger one goes to the end of the log.
+//!
+//! What it must not do: hold up the writer. The writer makes a segment by itself where none is ready.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+
+use super::batch::{Effect, Refusal, Ticket};
+use super::index::{ARCHIVED, Place, Slot};
+use super::log::{Health, Inner, Spool, state_effect};
+use super::payload;
+use super::read::{Message, ReadFault, archive_site};
+use super::record::{HEADER_OCTETS, Header, Kind};
+use super::segment::{Segment, UseId, head};
+use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files};
+use crate::units::QueueId;
+
+/// Attempts after which a message leaves the log for a file of its own, when its segment is emptied.
+const ARCHIVE_ATTEMPTS: u32 = 3;
+
+impl<F: Files> Spool<F> {
+    /// Does the housekeeping whenever there is an occasion, until the spool is closed. One task a spool; it must not be
+    /// dropped while it runs.
+    pub async fn keep(self) {
+        loop {
+            let seen = self.inner.catalogue.occasions();
+            if self.inner.desk.borrow().closing {
+                return;
+            }
+            self.remove_archived().await;
+            self.inner.retire_idle().await;
+            self.inner.make_ahead().await;
+            self.empty_sparse().await;
+            poll_fn(|cx| {
+                self.inner.catalogue.register(self.inner.worker, cx.waker());
+                if self.inner.catalogue.occasions() == seen { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+        }
+    }
+
+    /// Removes the files of messages whose tombstones are durable.
+    async fn remove_archived(&self) {
+        let unlinks = std::mem::take(&mut self.inner.desk.borrow_mut().ledger.unlinks);
+        for unlink in unlinks {
+            let removed = self.inner.files.remove(&self.inner.catalogue.archive_path(unlink.id)).await;
+            let mut desk = self.inner.desk.borrow_mut();
+            if removed.is_ok() {
+                self.inner.catalogue.sub_archive(unlink.octets);
+                desk.ledger.unpin_octets(unlink.tombstone, 0);
+            } else {
+                // Until it is gone its tombstone is needed.
+                desk.ledger.unlinks.push(unlink);
+            }
+        }
+    }
+
+    /// Empties the segments of which little is live.
+    async fn empty_sparse(&self) {
+        let sparse = {
+            let desk = self.inner.desk.borrow();
+            let active = desk.active.as_ref().map_or(0, |active| active.segment.id);
+            if desk.health == Health::Serving { desk.ledger.sparse(active) } else { Vec::new() }
+        };
+        for segment in sparse {
+            let residents = self.inner.desk.borrow().ledger.index.residents(segment);
+            let mut last = None;
+            for id in residents {
+                // What cannot be moved stays, and its segment with it.
+                last = self.carry_over(id, segment).await.ok().flatten().or(last);
+            }
+            if let Some(ticket) = last {
+                // Before it is settled where they are, they must not be moved again.
+                let _ = ticket.await;
+            }
+        }
+    }
+
+    /// Moves what a message has in a segment to somewhere else.
+    async fn carry_over(&self, id: QueueId, segment: UseId) -> Result<Option<Ticket>, Stays> {
+        let (slot, parts) = {
+            let desk = self.inner.desk.borrow();
+            let slot = desk.ledger.steady(id).ok_or(Stays)?;
+            (slot, desk.ledger.index.parts(id).to_vec())
+        };
+        let whole = slot.place.segment == segment || parts.iter().any(|part| part.segment == segment);
+        let message = self.read(id).await?;
+        if !whole {
+            return self.copy_state(id, &slot, &message).map(Some);
+        }
+        if message.state.attempts >= ARCHIVE_ATTEMPTS && self.archive(id).await.is_ok() {
+            return Ok(None);
+        }
+        self.copy(id, &slot, message).await.map(Some)
+    }
+
+    /// Writes a message's state again, at the end of the log.
+    fn copy_state(&self, id: QueueId, read: &Slot, message: &Message<F>) -> Result<Ticket, Stays> {
+        let mut desk = self.inner.desk.borrow_mut();
+        desk.ledger.steady(id).filter(|slot| slot.stands_as(read)).ok_or(Stays)?;
+        desk.ledger.expect_state(id);
+        let header = self.inner.header(&mut desk, Kind::State, Some(id));
+        let state = &message.state;
+        Ok(desk.append(header, state_effect(id, state), |out| state.encode(out)))
+    }
+
+    /// Copies a whole message to the end of the log, with its latest state in it.
+    async fn copy(&self, id: QueueId, read: &Slot, mut message: Message<F>) -> Result<Ticket, Stays> {
+        let mut draft = self.draft(id);
+        while !message.body.is_at_tail() {
+            let chunk = message.body.next().await?.ok_or(Stays)?;
+            draft.copy(chunk).await?;
+        }
+        let tail: Vec<Bytes> = message.body.next().await?.into_iter().collect();
+        let parts = draft.settle_chunks().await?;
+        self.inner
+            .room_for(payload::octets_max(&message.entry) + tail.iter().map(Bytes::len).sum::<usize>())
+            .await;
+        let mut desk = self.inner.desk.borrow_mut();
+        if !desk.ledger.steady(id).is_some_and(|slot| slot.stands_as(read)) {
+            drop(desk);
+            return Err(Stays);
+        }
+        draft.release();
+        let mut header = self.inner.header(&mut desk, Kind::Message, Some(id));
+        header.part = u16::try_from(parts.len()).unwrap_or(u16::MAX);
+        let (entry, state, chunked) = (&message.entry, &message.state, draft.octets());
+        let effect = Effect::Moved { id, parts };
+        desk.counters.messages_moved += 1;
+        Ok(desk.append(header, effect, |out| payload::put(out, entry, state, chunked, &tail)))
+    }
+
+    /// Puts a message into a file of its own, with its latest state in it.
+    async fn archive(&self, id: QueueId) -> Result<(), Stays> {
+        self.inner.desk.borrow_mut().ledger.archiving = Some(id);
+        let archived = self.archive_file(id).await;
+        self.inner.desk.borrow_mut().ledger.archiving = None;
+        archived
+    }
+
+    async fn archive_file(&self, id: QueueId) -> Result<(), Stays> {
+        let (read, header) = {
+            let mut desk = self.inner.desk.borrow_mut();
+            let slot = desk.ledger.steady(id).ok_or(Stays)?;
+            // Older than every state that comes from now on, newer than the one that is read.
+            (slot, self.inner.header(&mut desk, Kind::Chunk, Some(id)))
+        };
+        let message = self.read(id).await?;
+        let (octets, place, parts) = gather(header, message).await?;
+        let length = octets.len() as u64;
+        let (draft, path) =
+            (self.inner.catalogue.archive_draft_path(id), self.inner.catalogue.archive_path(id));
+        let files = &self.inner.files;
+        files.remove(&draft).await.map_err(|_error| Stays)?;
+        files.make(&draft, octets, length).await.map_err(|_error| Stays)?;
+        if files.rename(&draft, &path).await.is_err() {
+            // Whether the name has changed is unknown.
+            if files.remove(&path).await.is_err() {
+                self.inner.desk.borrow_mut().ledger.stray.insert(id);
+            }
+            return Err(Stays);
+        }
+        let mut desk = self.inner.desk.borrow_mut();
+        // Settled meanwhile: the tombstone sees to it that the file goes again.
+        let Some(now) = desk.ledger.index.get(id).copied() else { return Ok(()) };
+        self.inner.catalogue.add_archive(length);
+        desk.ledger.archived(id, place, parts, now.stands_as(&read));
+        desk.counters.messages_archived += 1;
+        Ok(())
+    }
+}
+
+/// The file of a message: its chunks' records, then its own.
+async fn gather<F: Files>(
+    header: Header,
+    message: Message<F>,
+) -> Result<(Aligned, Place, Vec<Place>), Stays> {
+    let Message { entry, state, mut body, .. } = message;
+    let mut out = Aligned::with_capacity(BLOCK_OCTETS);
+    let mut parts = Vec::new();
+    let mut chunked = 0;
+    for part in 0..=u16::MAX {
+        if body.is_at_tail() {
+            break;
+        }
+        let chunk = body.next().await?.ok_or(Stays)?;
+        chunked += chunk.len() as u64;
+        parts.push(put_record(&mut out, Header { part, ..header }, |out| out.extend(&chunk)));
+    }
+    let tail: Vec<Bytes> = body.next().await?.into_iter().collect();
+    let part = u16::try_from(parts.len()).unwrap_or(u16::MAX);
+    let header = Header { kind: Kind::Message, part, ..header };
+    let place = put_record(&mut out, header, |out| payload::put(out, &entry, &state, chunked, &tail));
+    out.pad(BLOCK_OCTETS);
+    Ok((out, place, parts))
+}
+
+/// A message that could not be moved: it stays where it is.
+#[derive(Debug)]
+struct Stays;
+
+impl From<ReadFault> for Stays {
+    fn from(_fault: ReadFault) -> Self {
+        Self
+    }
+}
+
+impl From<Refusal> for Stays {
+    fn from(_refusal: Refusal) -> Self {
+        Self
+    }
+}
+
+/// Appends a record of an archive file.
+fn put_record(out: &mut Aligned, mut header: Header, fill: impl FnOnce(&mut Aligned)) -> Place {
+    let at = out.len();
+    out.extend(&[0; HEADER_OCTETS]);
+    fill(out);
+    let payload = &out[at + HEADER_OCTETS..];
+    header.payload_octets = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    header.payload_crc = crc32c::crc32c(payload);
+    out[at..at + HEADER_OCTETS].copy_from_slice(&header.encode(archive_site(at as u64)));
+    out.pad(HEADER_OCTETS);
+    Place::new(ARCHIVED, at as u64, header.payload_octets)
+}
+
+impl<F: Files> Inner<F> {
+    /// Retires the segments that nobody needs any more.
+    async fn retire_idle(&self) {
+        let mut failed = Vec::new();
+        while let Some(segment) = self.catalogue.take_retirable() {
+            self.desk.borrow_mut().open.remove(&segment.id);
+            match self.retire(&segment).await {
+                Ok(()) => self.relieve(),
+                Err(Stays) => failed.push(segment),
+            }
+        }
+        failed.into_iter().for_each(|segment| self.catalogue.not_retired(segment));
+    }
+
+    /// Makes every record of this use of a segment void: by a new epoch, or by removing the file.
+    async fn retire(&self, segment: &Arc<Segment>) -> Result<(), Stays> {
+        let path = self.catalogue.path(segment.number);
+        if let Some(next) = self.catalogue.next_use(segment) {
+            let head = head(next, self.worker);
+            if let Ok(file) = self.files.open(&path, Access::Write).await
+                && file.write_all(head, 0).await.0.is_ok()
+            {
+                self.catalogue.retired(segment, Some(next));
+                return Ok(());
+            }
+        }
+        self.files.remove(&path).await.map_err(|_error| Stays)?;
+        self.catalogue.retired(segment, None);
+        Ok(())
+    }
+
+    /// Makes segments ahead of their use.
+    async fn make_ahead(&self) {
+        if let Ok(space) = self.files.space(self.catalogue.directory()).await {
+            self.catalogue.note_available(space.available);
+        }
+        while self.catalogue.wants_spares() {
+            if self.make_spare().await.is_err() {
+                return;
+            }
+            self.relieve();
+        }
+    }
+
+    /// There is a spare segment (again).
+    fn relieve(&self) {
+        let mut desk = self.desk.borrow_mut();
+        if desk.health == Health::Full {
+            desk.health = Health::Serving;
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! A worker's books: its messages, and which segments it holds for their sake. No file, no clock.
+//!
+//! Invariant: a segment is held by this worker exactly while `known` has it, and `known` counts the records there that
+//! the index points to, plus one while the worker writes it, plus one for each archive file whose removal a tombstone in
+//! it still speaks about, plus the chunks of drafts. A message that is settled keeps what it has on the disk until its
+//! tombstone is there: a crash before that brings it back with its latest state, not an older one.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::batch::{Effect, Next};
+use super::index::{ARCHIVED, Index, Place, Slot};
+use super::segment::{Catalogue, Segment, UseId};
+use crate::io::files::BLOCK_OCTETS;
+use crate::units::QueueId;
+
+#[derive(Debug)]
+struct Known {
+    segment: Arc<Segment>,
+    pins: u32,
+}
+
+/// An archive file that is to be removed, and the segment whose tombstone is needed until then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unlink {
+    pub(super) id: QueueId,
+    pub(super) octets: u64,
+    pub(super) tombstone: UseId,
+}
+
+/// The books.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    pub(super) index: Index,
+    pub(super) catalogue: Arc<Catalogue>,
+    known: HashMap<UseId, Known>,
+    /// Messages that are not on the disk yet, and whether they are settled all the same.
+    pending: HashMap<QueueId, bool>,
+    /// Messages that became durable and are to be scheduled.
+    pub(super) arrivals: VecDeque<QueueId>,
+    /// Segments with records that tombstones elsewhere speak about: the next batch's segment must wait for them.
+    pub(super) carry: BTreeSet<UseId>,
+    /// Archive files to remove.
+    pub(super) unlinks: Vec<Unlink>,
+    /// Messages with states that are not on the disk yet, and how many.
+    stating: HashMap<QueueId, u32>,
+    /// The message whose archive file is being made.
+    pub(super) archiving: Option<QueueId>,
+    /// Messages that may have a file of their own though the disk said that making it failed.
+    pub(super) stray: HashSet<QueueId>,
+    /// Octets of the bodies in the index.
+    pub(super) body_octets: u64,
+}
+
+impl Ledger {
+    /// The books of a worker that takes over these messages; the segments are those that they point to.
+    pub(super) fn new(
+        index: Index,
+        catalogue: Arc<Catalogue>,
+        segments: &HashMap<UseId, Arc<Segment>>,
+        unlinks: &[Unlink],
+    ) -> Self {
+        let body_octets = index.summaries().map(|summary| u64::from(summary.octets)).sum();
+        let mut ledger = Self {
+            index: Index::default(),
+            catalogue,
+            known: HashMap::new(),
+            pending: HashMap::new(),
+            arrivals: VecDeque::new(),
+            carry: BTreeSet::new(),
+            unlinks: unlinks.to_vec(),
+            stating: HashMap::new(),
+            archiving: None,
+            stray: HashSet::new(),
+            body_octets,
+        };
+        for (slot, parts) in index.iter() {
+            for place in [slot.place, slot.state].iter().chain(parts) {
+                if let Some(segment) = segments.get(&place.segment) {
+                    ledger.pin_in(segment, place.record_octets());
+                }
+            }
+        }
+        for unlink in unlinks {
+            if let Some(segment) = segments.get(&unlink.tombstone) {
+                ledger.pin_in(segment, 0);
+            }
+        }
+        ledger.index = index;
+        ledger
+    }
+
+    /// Starts to write a segment that the catalogue already counts as held.
+    pub(super) fn begin(&mut self, segment: &Arc<Segment>) {
+        self.known.insert(segment.id, Known { segment: Arc::clone(segment), pins: 1 });
+    }
+
+    /// Does not write that segment any more.
+    pub(super) fn close(&mut self, segment: UseId) {
+        self.unpin_octets(segment, 0);
+    }
+
+    pub(super) fn segment(&self, id: UseId) -> Option<&Arc<Segment>> {
+        self.known.get(&id).map(|known| &known.segment)
+    }
+
+    /// The closed segments of which little is live.
+    pub(super) fn sparse(&self, active: UseId) -> Vec<UseId> {
+        let candidates = self.known.values().map(|known| &known.segment);
+        candidates
+            .filter(|segment| segment.id != active && segment.is_sparse())
+            .map(|segment| segment.id)
+            .collect()
+    }
+
+    fn pin_in(&mut self, segment: &Arc<Segment>, octets: u64) {
+        segment.add_live(octets);
+        let known = self.known.entry(segment.id).or_insert_with(|| {
+            segment.hold();
+            Known { segment: Arc::clone(segment), pins: 0 }
+        });
+        known.pins += 1;
+    }
+
+    pub(super) fn unpin(&mut self, place: Place) {
+        if place.is_in_segment() {
+            self.unpin_octets(place.segment, place.record_octets());
+        }
+    }
+
+    /// Lets go of one record, or of one reason to keep a segment.
+    pub(super) fn unpin_octets(&mut self, segment: UseId, octets: u64) {
+        let Some(known) = self.known.get_mut(&segment) else { return };
+        known.segment.sub_live(octets);
+        known.pins -= 1;
+        if known.pins == 0 {
+            let known = self.known.remove(&segment);
+            if let Some(known) = known {
+                self.catalogue.let_go(&known.segment);
+            }
+        }
+    }
+
+    /// A message is on its way to the disk.
+    pub(super) fn expect(&mut self, id: QueueId) {
+        self.pending.insert(id, false);
+    }
+
+    /// A state of a message is on its way to the disk; false if there is no such message.
+    pub(super) fn expect_state(&mut self, id: QueueId) -> bool {
+        let known = self.pending.contains_key(&id) || self.index.find(id).is_some();
+        if known {
+            *self.stating.entry(id).or_default() += 1;
+        }
+        known
+    }
+
+    /// A state has arrived, or will not.
+    fn stated(&mut self, id: QueueId) {
+        if let Some(count) = self.stating.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.stating.remove(&id);
+            }
+        }
+    }
+
+    /// A message's slot, unless its latest state is still on its way to the disk: then a copy would lack it.
+    pub(super) fn steady(&self, id: QueueId) -> Option<Slot> {
+        if self.stating.contains_key(&id) { None } else { self.index.get(id).copied() }
+    }
+
+    /// Takes a message out of the books. What its tombstone must do and speak about; `None`: there is no such message.
+    pub(super) fn settle(&mut self, id: QueueId) -> Option<(Effect, UseId)> {
+        if let Some(settled) = self.pending.get_mut(&id) {
+            *settled = true;
+            return Some((Effect::Nothing, 0));
+        }
+        let (slot, parts) = self.index.remove(id)?;
+        self.body_octets -= u64::from(slot.octets);
+        let archived = slot.place.segment == ARCHIVED;
+        let file = if archived {
+            let end = slot.place.offset() + slot.place.record_octets();
+            Some(end.next_multiple_of(BLOCK_OCTETS as u64))
+        } else {
+            (self.archiving == Some(id) || self.stray.contains(&id)).then_some(0)
+        };
+        let speaks_of = if archived { slot.shadow } else { slot.place.segment };
+        Some((Effect::Done { slot, parts, file }, speaks_of))
+    }
+
+    /// A record stands on the disk: here is what that means.
+    pub(super) fn apply(&mut self, effect: Effect, segment: &Arc<Segment>, place: Place) {
+        match effect {
+            Effect::Message { mut slot, parts, next } => {
+                let settled = slot.id().and_then(|id| self.pending.remove(&id)).unwrap_or(false);
+                if settled {
+                    // The tombstone may stand in a later segment.
+                    self.carry.insert(segment.id);
+                    parts.into_iter().for_each(|part| self.unpin(part));
+                    return;
+                }
+                slot.place = place;
+                self.pin_in(segment, place.record_octets());
+                self.body_octets += u64::from(slot.octets);
+                if next == Next::Schedule {
+                    self.arrivals.extend(slot.id());
+                }
+                self.index.put(slot, parts);
+            }
+            Effect::Moved { id, parts } => self.move_to(id, parts, segment, place),
+            Effect::State { id, due_s, attempts, held } => {
+                self.stated(id);
+                let Some(slot) = self.index.get_mut(id) else { return };
+                let old = std::mem::replace(&mut slot.state, place);
+                (slot.due_s, slot.attempts, slot.held) = (due_s, attempts, held);
+                self.pin_in(segment, place.record_octets());
+                self.unpin(old);
+            }
+            Effect::Chunk(cell) => {
+                // A draft that was dropped does not need its chunks any more.
+                if std::rc::Rc::strong_count(&cell) > 1 {
+                    cell.set(Some(place));
+                    self.pin_in(segment, place.record_octets());
+                }
+            }
+            Effect::Done { slot, parts, file } => {
+                if let (Some(octets), Some(id)) = (file, slot.id()) {
+                    self.pin_in(segment, 0);
+                    self.unlinks.push(Unlink { id, octets, tombstone: segment.id });
+                    self.stray.remove(&id);
+                    self.catalogue.wake();
+                }
+                for &place in [slot.place, slot.state].iter().chain(&parts) {
+                    self.unpin(place);
+                }
+            }
+            Effect::Nothing => {}
+        }
+    }
+
+    /// A record is not on the disk and will not be.
+    pub(super) fn give_up(&mut self, effect: Effect) {
+        match effect {
+            Effect::Message { slot, parts, .. } => {
+                slot.id().and_then(|id| self.pending.remove(&id));
+                parts.into_iter().for_each(|part| self.unpin(part));
+            }
+            Effect::Moved { parts, .. } => parts.into_iter().for_each(|part| self.unpin(part)),
+            Effect::State { id, .. } => self.stated(id),
+            Effect::Chunk(_) | Effect::Done { .. } | Effect::Nothing => {}
+        }
+    }
+
+    fn move_to(&mut self, id: QueueId, parts: Vec<Place>, segment: &Arc<Segment>, place: Place) {
+        let Some(slot) = self.index.get(id).copied() else {
+            // Settled meanwhile: its tombstone must outlive this copy too.
+            self.carry.insert(segment.id);
+            parts.into_iter().for_each(|part| self.unpin(part));
+            return;
+        };
+        let old_parts = self.index.parts(id).to_vec();
+        segment.wait_for(slot.place.segment);
+        let mut moved = slot;
+        moved.place = place;
+        moved.state = Place::default();
+        self.pin_in(segment, place.record_octets());
+        self.index.put(moved, parts);
+        for &old in [slot.place, slot.state].iter().chain(&old_parts) {
+            self.unpin(old);
+        }
+    }
+
+    /// A message has its own file now, with its chunks in it. `merged`: its state is in there too.
+    pub(super) fn archived(&mut self, id: QueueId, place: Place, parts: Vec<Place>, merged: bool) {
+        let Some(slot) = self.index.get(id).copied() else { return };
+        let old_parts = self.index.parts(id).to_vec();
+        let mut archived = slot;
+        archived.place = place;
+        archived.shadow = slot.place.segment;
+        if merged {
+            archived.state = Place::default();
+            self.unpin(slot.state);
+        }
+        self.index.put(archived, parts);
+        for &old in [slot.place].iter().chain(&old_parts) {
+            self.unpin(old);
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! Taking over a spool at start: which messages are there, for any number of workers, whoever wrote them.
+//!
+//! The scan trusts checksums, epochs and sequences, nothing else: there is no index on the disk that could be out of date.
+//! Segments are read in the order of their sequences, so that what a message went through is met in the order that it
+//! happened: its record, its states, its end. A record that is damaged is put aside, and the rest is served.
+//!
+//! What it must not do: decide about delivery, or need to write: a full disk does not keep the relay from starting.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::entry::{Entry, State};
+use super::index::{ARCHIVED, Index, Keys, Place, Slot};
+use super::ledger::Unlink;
+use super::payload;
+use super::read::archive_site;
+use super::record::{FORMAT, Flaw, HEADER_OCTETS, Header, Kind, Site};
+use super::scan::{Scanner, Step};
+use super::segment::{ARCHIVE, Catalogue, QUARANTINE, SEGMENTS, Segment, Spare, UseId, number_of};
+use super::shard::{Adopted, RecoverFault, Recovered, Report, Setup, Shard, Touch};
+use super::wire::Source;
+use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files, Found};
+use crate::units::QueueId;
+
+/// Damaged stretches that are copied aside at one start; the report has all of them.
+const QUARANTINED_MAX: usize = 64;
+/// Octets of a damaged stretch that are copied aside.
+const QUARANTINED_OCTETS_MAX: u64 = 4 * 1024 * 1024;
+
+/// Scans a spool. `classify` says whose a message is; it is asked once for each record of one.
+///
+/// # Errors
+/// Where the spool is of a newer format, or its directories cannot be read.
+pub async fn recover<F: Files>(
+    files: &F,
+    setup: &Setup,
+    classify: impl FnMut(&Entry) -> Keys,
+) -> Result<Recovered, RecoverFault> {
+    let workers = setup.workers.max(1);
+    let catalogue = Catalogue::new(&setup.directory, setup.geometry, workers, setup.octets_max);
+    let mut recovery = Recovery {
+        files,
+        setup,
+        catalogue: Arc::new(catalogue),
+        classify,
+        shards: (0..workers).map(|_| Pile::default()).collect(),
+        chunks: HashMap::new(),
+        segments: HashMap::new(),
+        sequence: 0,
+        report: Report::default(),
+        window: Aligned::with_capacity(BLOCK_OCTETS),
+    };
+    recovery.check_format().await?;
+    recovery.read_archive().await?;
+    for found in recovery.find_segments().await? {
+        recovery.read_segment(&found).await?;
+    }
+    if let Ok(space) = files.space(&setup.directory).await {
+        recovery.catalogue.note_available(space.available);
+    }
+    Ok(recovery.finish())
+}
+
+/// The messages of a worker while the scan goes on, and the sequences that they were last written with.
+#[derive(Debug, Default)]
+struct Pile {
+    index: Index,
+    /// For each slot, the sequence of its record and of its state.
+    sequences: Vec<(u64, u64)>,
+    unlinks: Vec<Unlink>,
+}
+
+/// A segment's file that has records, and the sequence of the first.
+#[derive(Debug)]
+struct Used<T> {
+    file: T,
+    spare: Spare,
+    first_sequence: u64,
+}
+
+struct Recovery<'s, F: Files, C> {
+    files: &'s F,
+    setup: &'s Setup,
+    catalogue: Arc<Catalogue>,
+    classify: C,
+    shards: Vec<Pile>,
+    /// Chunks that no message has claimed yet.
+    chunks: HashMap<QueueId, BTreeMap<u16, Place>>,
+    segments: HashMap<UseId, Arc<Segment>>,
+    sequence: u64,
+    report: Report,
+    window: Aligned,
+}
+
+impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
+    /// The name of a file says which format the spool has; the oldest there is.
+    async fn check_format(&mut self) -> Result<(), RecoverFault> {
+        let found = self.list(Path::new("")).await?;
+        let formats =
+            found.iter().filter_map(|found| found.name.to_str()?.strip_prefix(FORMAT_NAME)?.parse().ok());
+        let newest: u16 = formats.max().unwrap_or(0);
+        if newest > FORMAT {
+            return Err(RecoverFault::Newer(newest));
+        }
+        if self.setup.touch == Touch::Tidy {
+            let directory = &self.setup.directory;
+            for name in [SEGMENTS, ARCHIVE, QUARANTINE] {
+                // On a full disk they may be missing; they are made when there is room.
+                let _ = self.files.make_dir(&directory.join(name)).await;
+            }
+            if newest == 0 {
+                let path = directory.join(format!("{FORMAT_NAME}{FORMAT}"));
+                let _ = self.files.make(&path, Aligned::with_capacity(0), 0).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of a directory of the spool; none if it is not there.
+    async fn list(&self, name: &Path) -> Result<Vec<Found>, RecoverFault> {
+        let path = self.setup.directory.join(name);
+        match self.files.list(&path).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(RecoverFault::Io(path, error)),
+            found => Ok(found.unwrap_or_default()),
+        }
+    }
+
+    async fn read_archive(&mut self) -> Result<(), RecoverFault> {
+        for found in self.list(Path::new(ARCHIVE)).await? {
+            let path = self.setup.directory.join(ARCHIVE).join(&found.name);
+            let name = found.name.to_str().unwrap_or_default();
+            let id = name.strip_suffix(".msg").and_then(QueueId::parse);
+            match id {
+                Some(_) => self.read_archived(&path, &found).await?,
+                None if name.ends_with(".tmp") && self.setup.touch == Touch::Tidy => {
+                    // Its message still stands in the log.
+                    let _ = self.files.remove(&path).await;
+                }
+                None => self.report.strange.push(path),
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_archived(&mut self, path: &Path, found: &Found) -> Result<(), RecoverFault> {
+        let file = self.open(path).await?;
+        let before = self.report.damage.len();
+        self.scan(&file, archive_site(0), found.octets, ARCHIVED).await?;
+        self.report.archived += 1;
+        self.catalogue.add_archive(found.octets);
+        if self.report.damage.len() > before {
+            self.report.strange.push(path.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn open(&self, path: &Path) -> Result<F::File, RecoverFault> {
+        let opened = self.files.open(path, Access::Read).await;
+        opened.map_err(|error| RecoverFault::Io(path.to_owned(), error))
+    }
+
+    /// The segments with records, in the order that they were written; the others become spare.
+    async fn find_segments(&mut self) -> Result<Vec<Used<F::File>>, RecoverFault> {
+        let mut used = Vec::new();
+        for found in self.list(Path::new(SEGMENTS)).await? {
+            let path = self.setup.directory.join(SEGMENTS).join(&found.name);
+            let Some(number) = number_of(&found.name) else {
+                self.report.strange.push(path);
+                continue;
+            };
+            let file = self.open(&path).await?;
+            let Some((epoch, is_head_whole)) = self.epoch(&file, number, found.octets).await? else {
+                // A crash came while it was made: nothing was ever written to it.
+                if self.setup.touch == Touch::Tidy {
+                    let _ = self.files.remove(&path).await;
+                }
+                continue;
+            };
+            let spare = Spare { number, epoch, octets: found.octets };
+            match self.first_sequence(&file, spare).await? {
+                Some(first_sequence) => used.push(Used { file, spare, first_sequence }),
+                None if is_head_whole => {
+                    self.catalogue.adopt_spare(spare);
+                    self.report.spares += 1;
+                }
+                None => self.report.strange.push(path),
+            }
+        }
+        used.sort_by_key(|used| used.first_sequence);
+        Ok(used)
+    }
+
+    /// The epoch of a segment: as its head says, or where that is damaged, the highest of its records. `None` where
+    /// there is neither.
+    async fn epoch(
+        &mut self,
+        file: &F::File,
+        number: u32,
+        octets: u64,
+    ) -> Result<Option<(u64, bool)>, RecoverFault> {
+        let mut highest = None;
+        let mut block = Aligned::with_capacity(WINDOW_OCTETS);
+        let mut at = 0;
+        while at < octets {
+            block.set_len(WINDOW_OCTETS);
+            let (result, back) = file.read_at(block, at).await;
+            block = back;
+            let Ok(count) = result else { return Ok(highest) };
+            for start in (0..count.saturating_sub(HEADER_OCTETS - 1)).step_by(BLOCK_OCTETS) {
+                let Some(head) = block[start..].first_chunk() else { break };
+                match Header::decode(head) {
+                    Ok((header, site)) if site.segment == number && site.offset == at + start as u64 => {
+                        if header.kind == Kind::Segment {
+                            return Ok(Some((site.epoch, true)));
+                        }
+                        highest = highest.max(Some((site.epoch, false)));
+                    }
+                    Err(Flaw::Newer(format)) => return Err(RecoverFault::Newer(format)),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            at += count as u64;
+            if count == 0 {
+                break;
+            }
+        }
+        Ok(highest)
+    }
+
+    async fn first_sequence(&mut self, file: &F::File, spare: Spare) -> Result<Option<u64>, RecoverFault> {
+        let mut scanner = Scanner::new(file, log_start(spare), spare.octets, take(&mut self.window));
+        let mut first = None;
+        while let Some(step) = scanner.next().await? {
+            if let Step::Record { header, .. } = step {
+                first = Some(header.sequence);
+                break;
+            }
+        }
+        self.window = scanner.into_window();
+        Ok(first)
+    }
+
+    async fn read_segment(&mut self, used: &Used<F::File>) -> Result<(), RecoverFault> {
+        let segment = self.catalogue.adopt(used.spare);
+        let id = segment.id;
+        self.segments.insert(id, segment);
+        self.report.segments += 1;
+        let before = self.report.damage.len();
+        self.scan(&used.file, log_start(used.spare), used.spare.octets, id).await?;
+        if self.setup.touch == Touch::Tidy {
+            for at in before..self.report.damage.len() {
+                self.quarantine(&used.file, at).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies damaged octets aside before their segment is used again. Best effort.
+    async fn quarantine(&self, file: &F::File, which: usize) {
+        if which >= QUARANTINED_MAX {
+            return;
+        }
+        let damage = &self.report.damage[which];
+        let from = damage.from - damage.from % BLOCK_OCTETS as u64;
+        let length = usize::try_from((damage.to - from).min(QUARANTINED_OCTETS_MAX)).unwrap_or(0);
+        let mut octets = Aligned::with_capacity(length);
+        octets.set_len(length.next_multiple_of(BLOCK_OCTETS));
+        let (Ok(count), mut octets) = file.read_at(octets, from).await else { return };
+        octets.set_len(count);
+        let name = format!("{:08x}-{:08x}.bad", damage.segment, from);
+        let path = self.setup.directory.join(QUARANTINE).join(name);
+        let _ = self.files.make(&path, octets, count as u64).await;
+    }
+
+    /// Walks over one file.
+    async fn scan(&mut self, file: &F::File, base: Site, end: u64, id: UseId) -> Result<(), RecoverFault> {
+        let mut scanner = Scanner::new(file, base, end, take(&mut self.window));
+        while let Some(step) = scanner.next().await? {
+            match step {
+                Step::Record { header, offset, payload } => {
+                    let place = Place::new(id, offset, header.payload_octets);
+                    self.see(&header, place, &scanner.octets()[payload]);
+                }
+                Step::Damage(damage) => self.report.damage.push(damage),
+            }
+        }
+        self.report.unreadable_blocks += scanner.unreadable;
+        self.window = scanner.into_window();
+        Ok(())
+    }
+
+    /// What one record means.
+    fn see(&mut self, header: &Header, place: Place, payload: &[u8]) {
+        self.report.records += 1;
+        self.sequence = self.sequence.max(header.sequence);
+        let Some(id) = header.id else { return };
+        match header.kind {
+            Kind::Message => self.see_message(id, header, place, payload),
+            Kind::Chunk => drop(self.chunks.entry(id).or_default().insert(header.part, place)),
+            Kind::State => self.see_state(id, header.sequence, place, payload),
+            Kind::Done => self.see_done(id, place),
+            Kind::Segment | Kind::Probe => {}
+        }
+    }
+
+    fn see_message(&mut self, id: QueueId, header: &Header, place: Place, payload: &[u8]) {
+        let parts = self.claim_chunks(id, header.part);
+        let Some((entry, state, body_octets, tail)) = payload::split(payload) else {
+            return self.report.incomplete.push(id);
+        };
+        let chunked: u64 = parts.iter().map(|part| u64::from(part.payload_octets)).sum();
+        if parts.len() != usize::from(header.part) || chunked + tail.len() as u64 != body_octets {
+            return self.report.incomplete.push(id);
+        }
+        let keys = (self.classify)(&entry);
+        let Self { shards, segments, .. } = self;
+        let pile = pile_of(shards, id);
+        let mut slot = Slot::new(id, keys);
+        slot.place = place;
+        slot.arrival_s = u32::try_from(entry.arrival_ms / 1000).unwrap_or(u32::MAX);
+        slot.octets = u32::try_from(body_octets).unwrap_or(u32::MAX);
+        take_state(&mut slot, &state);
+        if let Some(at) = pile.index.find(id) {
+            let old = pile.index.get(id).copied().unwrap_or(slot);
+            if pile.sequences[at as usize].0 > header.sequence {
+                pile.remember_older(id, &old, place.segment, segments);
+                return;
+            }
+            if let Some(segment) = segments.get(&place.segment) {
+                segment.wait_for(old.place.segment);
+            }
+        }
+        let at = pile.index.put(slot, parts) as usize;
+        if pile.sequences.len() <= at {
+            pile.sequences.resize(at + 1, (0, 0));
+        }
+        pile.sequences[at] = (header.sequence, header.sequence);
+    }
+
+    /// The chunks that a message's record commits, in order; fewer if some are missing.
+    fn claim_chunks(&mut self, id: QueueId, count: u16) -> Vec<Place> {
+        if count == 0 {
+            return Vec::new();
+        }
+        let chunks = self.chunks.remove(&id).unwrap_or_default();
+        (0..count).map_while(|part| chunks.get(&part).copied()).collect()
+    }
+
+    fn see_state(&mut self, id: QueueId, sequence: u64, place: Place, payload: &[u8]) {
+        let pile = pile_of(&mut self.shards, id);
+        // A state without its message: that was settled, and its segment used again.
+        let Some(at) = pile.index.find(id) else { return };
+        let Some(state) = State::decode(&mut Source(payload)) else { return self.report.incomplete.push(id) };
+        let latest = &mut pile.sequences[at as usize].1;
+        if sequence > *latest {
+            *latest = sequence;
+            if let Some(slot) = pile.index.get_mut(id) {
+                slot.state = place;
+                take_state(slot, &state);
+            }
+        }
+    }
+
+    fn see_done(&mut self, id: QueueId, place: Place) {
+        let pile = pile_of(&mut self.shards, id);
+        let Some((slot, _)) = pile.index.remove(id) else { return };
+        let Some(segment) = self.segments.get(&place.segment) else { return };
+        if slot.place.segment == ARCHIVED {
+            segment.wait_for(slot.shadow);
+            let octets = archive_octets(&slot);
+            pile.unlinks.push(Unlink { id, octets, tombstone: segment.id });
+        } else {
+            segment.wait_for(slot.place.segment);
+        }
+    }
+
+    fn finish(mut self) -> Recovered {
+        let adopted = Arc::new(Adopted { catalogue: self.catalogue, segments: self.segments });
+        let mut shards = Vec::with_capacity(self.shards.len());
+        for pile in self.shards {
+            for summary in pile.index.summaries() {
+                self.report.messages += 1;
+                self.report.octets += u64::from(summary.octets);
+            }
+            let Pile { index, unlinks, .. } = pile;
+            shards.push(Shard { index, adopted: Arc::clone(&adopted), sequence: self.sequence, unlinks });
+        }
+        Recovered { shards, report: self.report }
+    }
+}
+
+impl Pile {
+    /// An older record of a message that is known already: tombstones must outlive it too.
+    fn remember_older(
+        &mut self,
+        id: QueueId,
+        known: &Slot,
+        older: UseId,
+        segments: &HashMap<UseId, Arc<Segment>>,
+    ) {
+        if known.place.segment == ARCHIVED {
+            if let Some(slot) = self.index.get_mut(id) {
+                slot.shadow = older;
+            }
+        } else if let Some(segment) = segments.get(&known.place.segment) {
+            segment.wait_for(older);
+        }
+    }
+}
+
+/// Octets read at once when a segment's epoch is looked for.
+const WINDOW_OCTETS: usize = BLOCK_OCTETS * 16;
+/// What the name of the file begins with that says the spool's format.
+const FORMAT_NAME: &str = "format-";
+
+/// Whose shard a message is in: spread evenly, and found again without a table.
+fn pile_of(shards: &mut [Pile], id: QueueId) -> &mut Pile {
+    let count = shards.len() as u128;
+    let at = usize::try_from(id.to_bits() % count).unwrap_or(0);
+    &mut shards[at]
+}
+
+fn archive_octets(slot: &Slot) -> u64 {
+    (slot.place.offset() + slot.place.record_octets()).next_multiple_of(BLOCK_OCTETS as u64)
+}
+
+fn take_state(slot: &mut Slot, state: &State) {
+    slot.due_s = u32::try_from(state.due_ms / 1000).unwrap_or(u32::MAX);
+    slot.attempts = u16::try_from(state.attempts).unwrap_or(u16::MAX);
+    slot.held = state.held;
+}
+
+/// Where the records of a segment begin.
+fn log_start(spare: Spare) -> Site {
+    Site { segment: spare.number, epoch: spare.epoch, offset: BLOCK_OCTETS as u64 }
+}
+
+fn take(window: &mut Aligned) -> Aligned {
+    std::mem::replace(window, Aligned::with_capacity(0))
+}

@@ -1,0 +1,128 @@
+//! What recovery is asked for and what it hands over: the messages of each worker, and a report of what was seen.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::index::{Index, Summary};
+use super::ledger::Unlink;
+use super::record::FORMAT;
+use super::scan::{Damage, Newer};
+use super::segment::{Catalogue, Geometry, Segment, UseId};
+use crate::units::QueueId;
+
+/// What is to be taken over, and by how many.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The spool's directory.
+    pub directory: PathBuf,
+    /// The sizes of what is made from now on.
+    pub geometry: Geometry,
+    /// `QUEUE_BYTES_MAX` in octets.
+    pub octets_max: u64,
+    /// Workers that share the messages; at least 1.
+    pub workers: u16,
+    /// Whether the disk may be changed: directories made, rests of unfinished work removed, damage copied aside.
+    pub touch: Touch,
+}
+
+/// Whether a scan changes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// It may.
+    Tidy,
+    /// It looks only: `queue fsck`.
+    Nothing,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Recovered {
+    /// One for each worker, in order.
+    pub shards: Vec<Shard>,
+    /// What the scan saw.
+    pub report: Report,
+}
+
+/// The messages of one worker, for [`Spool::open`](super::Spool::open).
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) index: Index,
+    pub(super) adopted: Arc<Adopted>,
+    pub(super) sequence: u64,
+    pub(super) unlinks: Vec<Unlink>,
+}
+
+/// The segments that were found, held until every worker has taken its share.
+#[derive(Debug)]
+pub(super) struct Adopted {
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) segments: HashMap<UseId, Arc<Segment>>,
+}
+
+impl Drop for Adopted {
+    fn drop(&mut self) {
+        self.segments.values().for_each(|segment| self.catalogue.let_go(segment));
+    }
+}
+
+/// What a scan saw, for the log and for `queue fsck`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Segments with records.
+    pub segments: usize,
+    /// Segments without.
+    pub spares: usize,
+    /// Archive files.
+    pub archived: usize,
+    /// Records that are whole.
+    pub records: u64,
+    /// Messages to be delivered.
+    pub messages: u64,
+    /// Octets of their bodies.
+    pub octets: u64,
+    /// Octets that should be records and are not. A write that a crash has torn looks like this too.
+    pub damage: Vec<Damage>,
+    /// Messages whose record is whole but lacks chunks, or says what cannot be.
+    pub incomplete: Vec<QueueId>,
+    /// Files that are no part of a spool.
+    pub strange: Vec<PathBuf>,
+    /// Blocks that the disk could not read.
+    pub unreadable_blocks: u64,
+}
+
+/// Why a spool is not taken over.
+#[derive(Debug)]
+pub enum RecoverFault {
+    /// It was written by a newer version: this is its format.
+    Newer(u16),
+    /// The disk says no.
+    Io(PathBuf, io::Error),
+}
+
+impl std::fmt::Display for RecoverFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Newer(format) => {
+                write!(f, "the spool has format {format}, and this version knows up to {FORMAT}")
+            }
+            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for RecoverFault {}
+
+impl From<Newer> for RecoverFault {
+    fn from(newer: Newer) -> Self {
+        Self::Newer(newer.0)
+    }
+}
+
+impl Shard {
+    /// All messages of this worker, for the schedule.
+    pub fn summaries(&self) -> impl Iterator<Item = Summary> {
+        self.index.summaries()
+    }
+}

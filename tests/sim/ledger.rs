@@ -1,0 +1,291 @@
+//! The ledger: what every client sent and heard beside what every upstream took and said, and whether the two agree.
+//!
+//! A message is sent once under its key, so at most one delivery is due for it, duplicates included: a second one would
+//! be the relay's own. What may differ is named: an outcome that nobody could know (the upstream broke after the
+//! dot), and a network that breaks connections.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::mail::Mail;
+
+/// Everything that happened in one world.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    accounts: BTreeMap<u64, Account>,
+    /// What is wrong whatever comes later.
+    pub(crate) wrongs: Vec<String>,
+    terms: Terms,
+}
+
+/// What the scene excuses.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Terms {
+    /// The network resets connections: a verdict may be lost on the way.
+    pub(crate) loses_replies: bool,
+    /// The network takes its time, so that a stray reply may arrive behind the one it was sent with.
+    pub(crate) delays: bool,
+    /// 8-bit content is returned.
+    pub(crate) returns_8bit: bool,
+}
+
+/// One message.
+#[derive(Debug)]
+struct Account {
+    mail: Rc<Mail>,
+    /// Recipients, in order, and what the client heard about each.
+    heard: Vec<(String, u16)>,
+    heard_mail: Option<u16>,
+    /// The end of the message was handed to the network.
+    has_ended: bool,
+    /// What the client heard last about it.
+    last: Option<u16>,
+    deliveries: Vec<Delivery>,
+    /// What upstreams said about recipients.
+    said: Vec<(String, u16)>,
+    /// What they said when they refused it at MAIL, DATA or its end.
+    refusals: Vec<u16>,
+    has_stray: bool,
+}
+
+/// A message that an upstream took.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) sender: String,
+    pub(crate) recipients: Vec<String>,
+    pub(crate) content: Vec<u8>,
+    /// The 250 was said, and the connection whole.
+    pub(crate) is_told: bool,
+}
+
+/// What a world came to.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) sent: usize,
+    pub(crate) acked: usize,
+    pub(crate) refused: usize,
+    pub(crate) delivered: usize,
+    /// Delivered, and the client was not told so.
+    pub(crate) unknown: usize,
+}
+
+impl Ledger {
+    pub(crate) fn new(terms: Terms) -> Self {
+        Self { terms, ..Self::default() }
+    }
+
+    pub(crate) fn wrong(&mut self, what: impl Into<String>) {
+        self.wrongs.push(what.into());
+    }
+
+    pub(crate) fn begins(&mut self, mail: &Rc<Mail>) {
+        let account = Account {
+            mail: Rc::clone(mail),
+            heard: Vec::new(),
+            heard_mail: None,
+            has_ended: false,
+            last: None,
+            deliveries: Vec::new(),
+            said: Vec::new(),
+            refusals: Vec::new(),
+            has_stray: false,
+        };
+        self.accounts.insert(mail.key, account);
+    }
+
+    pub(crate) fn hears_mail(&mut self, key: u64, code: u16) {
+        self.of(key, |account| account.heard_mail = Some(code));
+    }
+
+    pub(crate) fn hears_recipient(&mut self, key: u64, recipient: &str, code: u16) {
+        self.of(key, |account| account.heard.push((recipient.to_owned(), code)));
+    }
+
+    pub(crate) fn ends(&mut self, key: u64) {
+        self.of(key, |account| account.has_ended = true);
+    }
+
+    pub(crate) fn hears_last(&mut self, key: u64, code: u16) {
+        self.of(key, |account| account.last = Some(code));
+    }
+
+    pub(crate) fn says_recipient(&mut self, key: u64, recipient: &str, code: u16) {
+        self.of(key, |account| account.said.push((recipient.to_owned(), code)));
+    }
+
+    pub(crate) fn refuses(&mut self, key: u64, code: u16) {
+        self.of(key, |account| account.refusals.push(code));
+    }
+
+    pub(crate) fn strays(&mut self, key: u64) {
+        self.of(key, |account| account.has_stray = true);
+    }
+
+    pub(crate) fn takes(&mut self, key: u64, delivery: Delivery) {
+        self.of(key, |account| account.deliveries.push(delivery));
+    }
+
+    /// The upstream's 250 for its latest delivery went out.
+    pub(crate) fn tells(&mut self, key: u64) {
+        self.of(key, |account| {
+            if let Some(delivery) = account.deliveries.last_mut() {
+                delivery.is_told = true;
+            }
+        });
+    }
+
+    fn of(&mut self, key: u64, note: impl FnOnce(&mut Account)) {
+        match self.accounts.get_mut(&key) {
+            Some(account) => note(account),
+            None => self.wrongs.push(format!("nobody sent message {key}")),
+        }
+    }
+
+    /// Everything that is wrong, for a person to read, and what it came to.
+    pub(crate) fn judge(&self) -> (Vec<String>, Tally) {
+        let mut wrongs = self.wrongs.clone();
+        let mut tally = Tally::default();
+        for (key, account) in &self.accounts {
+            tally.add(account);
+            wrongs.extend(account.judge(self.terms).into_iter().map(|what| {
+                format!(
+                    "message {key}: {what}; heard {:?} {:?} {:?}, upstream said {:?} {:?}, {} deliveries",
+                    account.heard_mail,
+                    account.heard,
+                    account.last,
+                    account.said,
+                    account.refusals,
+                    account.deliveries.len(),
+                )
+            }));
+        }
+        (wrongs, tally)
+    }
+}
+
+impl Tally {
+    fn add(&mut self, account: &Account) {
+        let is_acked = account.is_acked();
+        self.sent += usize::from(account.has_ended);
+        self.acked += usize::from(is_acked);
+        self.refused += usize::from(account.last.is_some_and(|code| code >= 400));
+        self.delivered += account.deliveries.len();
+        self.unknown += usize::from(!is_acked && !account.deliveries.is_empty());
+    }
+
+    pub(crate) fn and(self, other: &Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            acked: self.acked + other.acked,
+            refused: self.refused + other.refused,
+            delivered: self.delivered + other.delivered,
+            unknown: self.unknown + other.unknown,
+        }
+    }
+}
+
+impl Account {
+    fn is_acked(&self) -> bool {
+        self.last.is_some_and(|code| code / 100 == 2)
+    }
+
+    fn judge(&self, terms: Terms) -> Vec<String> {
+        let mut wrongs = Vec::new();
+        // A stray reply that arrives after its time cannot be told from the true one.
+        let is_ambiguous = self.has_stray && terms.delays;
+        if !is_ambiguous {
+            self.judge_custody(&mut wrongs);
+            self.judge_recipients(&mut wrongs);
+        }
+        self.judge_deliveries(&mut wrongs);
+        self.judge_refusal(terms, &mut wrongs);
+        wrongs
+    }
+
+    /// Acknowledged means delivered, and known to be.
+    fn judge_custody(&self, wrongs: &mut Vec<String>) {
+        if !self.is_acked() {
+            return;
+        }
+        if self.mail.flaw.is_some() {
+            wrongs.push(format!("acknowledged in spite of {:?}", self.mail.flaw));
+        }
+        match self.deliveries.first() {
+            None => wrongs.push("acknowledged and lost".to_owned()),
+            Some(delivery) if !delivery.is_told => {
+                wrongs.push("acknowledged before the upstream did".to_owned())
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// What was delivered was sent: whole, once, to those who were asked for and taken.
+    fn judge_deliveries(&self, wrongs: &mut Vec<String>) {
+        if self.deliveries.len() > 1 {
+            wrongs.push("delivered twice".to_owned());
+        }
+        let taken: Vec<_> = self.heard.iter().filter(|(_, code)| *code == 250).map(|(who, _)| who).collect();
+        for delivery in &self.deliveries {
+            if !self.has_ended {
+                wrongs.push("delivered before its client had ended it".to_owned());
+            }
+            if self.mail.flaw.is_some() {
+                wrongs.push(format!("delivered in spite of {:?}", self.mail.flaw));
+            } else if !self.mail.is_what_arrived(&delivery.content) {
+                wrongs.push(format!("changed on the way: {:?}", String::from_utf8_lossy(&delivery.content)));
+            }
+            if delivery.sender != self.mail.sender {
+                wrongs.push(format!("delivered from {:?}", delivery.sender));
+            }
+            let is_asked = |who: &String| self.mail.recipients.contains(who);
+            let has_heard_all = self.heard.len() == self.mail.recipients.len();
+            let is_right = if has_heard_all {
+                taken.iter().copied().eq(&delivery.recipients)
+            } else {
+                delivery.recipients.iter().all(is_asked)
+            };
+            if !is_right {
+                wrongs.push(format!("delivered to {:?}", delivery.recipients));
+            }
+        }
+    }
+
+    /// Each recipient has the upstream's own verdict; the relay adds only "later" (I1, F7).
+    fn judge_recipients(&self, wrongs: &mut Vec<String>) {
+        for (who, heard) in &self.heard {
+            let mut said = self.said.iter().filter(|(other, _)| other == who).map(|(_, code)| *code);
+            let is_right = match heard / 100 {
+                2 => said.any(|code| code == 250),
+                4 => true,
+                5 => said.any(|code| code == *heard) || self.refusals.contains(heard) || self.is_foreseen(),
+                _ => false,
+            };
+            if !is_right {
+                wrongs.push(format!("{who} heard {heard}"));
+            }
+        }
+    }
+
+    /// A message is refused for good only for a reason; one that an upstream took and said so is not refused.
+    fn judge_refusal(&self, terms: Terms, wrongs: &mut Vec<String>) {
+        let Some(last) = self.last.filter(|code| *code >= 400) else { return };
+        let is_unheard = terms.loses_replies || self.has_stray;
+        if !is_unheard && self.deliveries.iter().any(|delivery| delivery.is_told) {
+            wrongs.push("taken, and its client told otherwise".to_owned());
+        }
+        let nobody_taken = self.heard.iter().all(|(_, code)| *code != 250);
+        let has_reason = self.mail.flaw.is_some()
+            || nobody_taken
+            || self.refusals.contains(&last)
+            || self.has_stray
+            || terms.returns_8bit && (self.mail.has_8bit() || self.is_foreseen());
+        if last >= 500 && !has_reason {
+            wrongs.push("refused for good without a reason".to_owned());
+        }
+    }
+
+    /// Refused for what the upstream has not offered.
+    fn is_foreseen(&self) -> bool {
+        !self.mail.parameters.is_empty()
+    }
+}
