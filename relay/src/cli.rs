@@ -20,7 +20,7 @@ use crate::config::features::{Feature, Features};
 use crate::config::{self, Host, Loaded, Refused, Sources};
 use crate::control::client::Verb as Asked;
 use crate::io::ladder;
-use crate::tls;
+use crate::{selftest, tls};
 
 /// Does what the arguments ask for; the first is the name that the binary was called by.
 #[must_use]
@@ -61,7 +61,9 @@ fn verb(arguments: Arguments) -> ExitCode {
         Verb::Queue(_) => not_in_this_build("queue"),
         Verb::Gate(_) => not_in_this_build("gate"),
         Verb::Top { .. } => not_in_this_build("top"),
-        Verb::Selftest { .. } => not_in_this_build("selftest"),
+        Verb::Selftest { to, common: more } => {
+            selftest(&common.and(more).sources(), to.as_deref(), &mut io::stdout().lock())
+        }
     }
 }
 
@@ -85,6 +87,26 @@ fn check(sources: &Sources, out: &mut impl Write) -> ExitCode {
         count(warnings.len(), "warning")
     );
     print(out, &report, if mistakes.is_empty() { 0 } else { EX_CONFIG })
+}
+
+/// `ringpost selftest`: each line as soon as it is known.
+fn selftest(sources: &Sources, to: Option<&str>, out: &mut impl Write) -> ExitCode {
+    let loaded = match config::load(sources, &Host::current()) {
+        Ok(loaded) => loaded,
+        Err(refused) => return refuse(&refused),
+    };
+    let mut tell_line = |line: &str| {
+        // A reader that went away is no failure of the verb.
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    };
+    match selftest::run(&loaded.config, to, &mut tell_line) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EX_UNAVAILABLE),
+        Err(why) => {
+            tell(&why);
+            ExitCode::from(EX_UNAVAILABLE)
+        }
+    }
 }
 
 /// `ringpost config`: what is in force, as TOML.

@@ -71,6 +71,11 @@ impl Authority {
         self.certificate.der()
     }
 
+    /// `subjectPublicKeyInfo`.
+    pub fn public_key(&self) -> Vec<u8> {
+        self.issuer.key().subject_public_key_info()
+    }
+
     /// Writes the certificate into a folder, for `UPSTREAM_CA`.
     pub fn write(&self, folder: &Path) -> PathBuf {
         let path = folder.join("authority.pem");

@@ -18,3 +18,4 @@ pub mod upstream;
 pub mod verdict;
 pub mod wait;
 pub mod wire;
+pub mod zone;

@@ -161,7 +161,7 @@ fn tickets_are_good_for_their_own_listener_only() {
             Command::new(&openssl)
                 .args(["s_client", "-connect", address, "-tls1_2", "-crlf", "-ign_eof"])
                 .args(more),
-            b"EHLO client.test\r\nQUIT\r\n",
+            b"EHLO client.test\nQUIT\n",
         )
         .finish();
         finished.stdout

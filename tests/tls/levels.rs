@@ -246,8 +246,10 @@ fn port_465_means_tls_from_the_first_octet() {
     assert!(upstream.mails(2).iter().all(|mail| {
         upstream.record().read(|record| record.connections[mail.connection].handshake == Some(Ok(())))
     }));
+    let hangs_up = vec![Act::Say("220 upstream.test ESMTP".to_owned()), Act::Close];
     // Never in clear at that port, whatever the level.
-    let plain = submissions_listener().map(|listener| Upstream::start_at(listener, Script::new()));
+    let plain = submissions_listener()
+        .map(|listener| Upstream::start_at(listener, Script::new().on(Stage::Connect, hangs_up.clone())));
     let Some(plain) = plain else { skip!("port 465 cannot be bound twice here") };
     let daemon = Builder::relaying_to(&plain.host()).with("TLS_VERIFY", "may").start();
     assert_eq!(fate(&daemon, &plain), Deferred);

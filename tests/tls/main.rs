@@ -1,6 +1,7 @@
 //! TLS and logins against the real daemon: every level against every defect, injection both ways, certificates.
 
 mod certificates;
+mod dane;
 mod inbound;
 mod injection;
 mod levels;

@@ -309,30 +309,20 @@ impl<I: Io> Egress<I> {
     }
 
     fn log_unusable(&self, pool: &Pool<I::Stream>, (host, address): &(Arc<str>, SocketAddr), why: &Unusable) {
-        let reason = match why {
-            Unusable::Connect(error) => error.to_string(),
-            Unusable::Broken(broken) => format!("{broken:?}"),
-            Unusable::Refused(reply) if outcome::is_misconfiguration(reply) => {
-                tracing::error!(event = "upstream_refuses_us", upstream = %pool.name, reply = %reply.to_reply());
-                return;
-            }
-            Unusable::Refused(reply) => reply.to_reply().to_string(),
-            Unusable::NoTls(None) => "TLS is required, but was not offered".to_owned(),
-            Unusable::NoTls(Some(reply)) => {
-                format!("TLS is required, but STARTTLS was refused: {}", reply.to_reply())
-            }
-            Unusable::Tls(fault) => format!("no TLS: {fault}"),
-            Unusable::Impossible(why) => format!("TLS cannot be had as required: {why}"),
-            Unusable::NoLogin(why) => {
-                tracing::error!(event = "login_impossible", upstream = %pool.name, %host, %address, reason = why);
-                return;
-            }
+        match why {
             Unusable::LoginRefused(reply) => {
-                tracing::error!(event = "upstream_refuses_us", upstream = %pool.name, reply = %reply.to_reply());
-                return;
+                tracing::error!(event = "upstream_refuses_us", upstream = %pool.name, %host, %address, reply = %reply.to_reply());
             }
-        };
-        tracing::warn!(event = "upstream_unusable", upstream = %pool.name, %host, %address, %reason);
+            Unusable::Refused(reply) if outcome::is_misconfiguration(reply) => {
+                tracing::error!(event = "upstream_refuses_us", upstream = %pool.name, %host, %address, reply = %reply.to_reply());
+            }
+            Unusable::NoLogin(reason) => {
+                tracing::error!(event = "login_impossible", upstream = %pool.name, %host, %address, reason);
+            }
+            _ => {
+                tracing::warn!(event = "upstream_unusable", upstream = %pool.name, %host, %address, reason = %why);
+            }
+        }
     }
 
     fn log_broken(&self, upstream: &str, broken: &Broken) {
