@@ -52,6 +52,8 @@ pub(super) struct Verdicts {
     pub(super) answers: Vec<Answer>,
     pub(super) data: Option<UpstreamReply>,
     pub(super) says_goodbye: bool,
+    /// The connection does not carry what was agreed: MAIL was refused, or a recipient that the client was promised.
+    pub(super) is_void: bool,
 }
 
 impl<I: Io> Agreement<I> {
@@ -241,7 +243,9 @@ impl<I: Io> Agreement<I> {
         }
         let missing = asked.saturating_sub(verdicts.answers.len());
         verdicts.answers.extend(std::iter::repeat_n(Err(reply::TOO_MANY_RECIPIENTS), missing));
-        if refusal.is_some() {
+        // All that was promised must be on this connection, also where it names fewer recipients than the last one.
+        verdicts.is_void = refusal.is_some() || position < replayed;
+        if verdicts.is_void {
             verdicts.answers.iter_mut().filter(|answer| answer.is_ok()).for_each(|answer| {
                 *answer = Err(reply::UPSTREAM_LOST);
             });

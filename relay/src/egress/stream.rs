@@ -317,6 +317,9 @@ impl<I: Io> UpstreamStream<I> {
         self.stage = Progress::Agreed;
         match verdicts.data {
             _ if verdicts.says_goodbye => self.agreement.discard(connection),
+            Some(reply) if verdicts.is_void && reply.is_intermediate() => self.agreement.abort(*connection),
+            // After a void agreement the next recipient, or the message, begins anew.
+            _ if verdicts.is_void => self.agreement.leave_agreed(connection),
             None => self.agreement.park(connection, false),
             Some(reply) if reply.is_intermediate() && self.agreement.taken.is_empty() => {
                 self.lone_dot(connection).await;
