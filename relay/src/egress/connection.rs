@@ -175,8 +175,13 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Sends what was noted and reads every reply that is owed.
+    ///
+    /// What is unread when a new group begins would be taken for its replies, and a refusal for a 250 (I6).
     pub async fn exchange(&mut self, by: Moment) -> Result<(), Broken> {
         self.replies.clear();
+        if self.has_unread() {
+            return Err(Broken::Violation(Violation::Stray));
+        }
         self.transmit(by).await?;
         self.collect(by).await
     }
@@ -205,6 +210,11 @@ impl<S: Stream> Connection<S> {
     pub fn recipients_left(&self) -> usize {
         let max = self.machine.capabilities().recipients_max;
         max.map_or(usize::MAX, |max| max.saturating_sub(self.recipients) as usize)
+    }
+
+    /// Whether octets behind the last reply were read that nobody asked for.
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
     }
 
     /// Whether the upstream has said something that nobody asked for, or closed.
