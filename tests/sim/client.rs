@@ -36,7 +36,7 @@ pub(crate) async fn visit(
     let Ok(stream) = world.connect(relay, Moment::NEVER).await else { return };
     let leaves_after = dice.happens(150).then(|| dice.index(4000));
     let pause_permille = dice.pick(&[0, 0, 20, 200]);
-    let talk = Talk::new(world, stream);
+    let talk = Talk::new(world, stream, "client  ");
     let mut visit = Visit { talk, dice, ledger, leaves_after, pause_permille };
     if visit.go(&mails).await == Err(Gone::Silent) {
         visit.ledger.borrow_mut().wrong("a client waits for ever");
@@ -52,7 +52,8 @@ impl Visit {
         self.talk.reply().await?;
         for mail in mails {
             self.ledger.borrow_mut().begins(mail);
-            let is_open = if self.dice.happens(500) { self.group(mail).await? } else { self.turns(mail).await? };
+            let is_open =
+                if self.dice.happens(500) { self.group(mail).await? } else { self.turns(mail).await? };
             if is_open {
                 self.send(b"RSET\r\n").await?;
                 self.talk.reply().await?;
@@ -197,7 +198,9 @@ impl Visit {
             match refusal {
                 None if code != 250 => refusal = Some(code),
                 Some(_) if code == 250 => {
-                    self.ledger.borrow_mut().wrong(format!("message {}: 250 behind a refused chunk", mail.key));
+                    self.ledger
+                        .borrow_mut()
+                        .wrong(format!("message {}: 250 behind a refused chunk", mail.key));
                 }
                 _ => {}
             }

@@ -43,7 +43,8 @@ fn is_expressible(dialog: &Dialog) -> bool {
     let profile = &dialog.profile;
     let plain = Profile::relay(Arc::clone(&profile.host_name));
     profile.role == plain.role
-        && (profile.tls, profile.starttls, profile.requiretls) == (plain.tls, plain.starttls, plain.requiretls)
+        && (profile.tls, profile.starttls, profile.requiretls)
+            == (plain.tls, plain.starttls, plain.requiretls)
         && (profile.chunking, profile.dsn, profile.smtputf8) == (plain.chunking, plain.dsn, plain.smtputf8)
         && profile.auth.is_empty()
         && dialog.rules.iter().all(|rule| !matches!(rule.stage, Stage::Mail | Stage::Body))
@@ -87,15 +88,16 @@ async fn converse(world: World, dialog: Rc<Dialog>, traces: Rc<RefCell<Traces>>)
     config.message_size_max = Octets(dialog.profile.size_max);
     config.recipients_max = dialog.profile.recipients_max;
     config.bare_newline = dialog.profile.bare_newline;
-    let session = session(&world, config, theirs, Rules::new(&dialog, &traces));
+    let mut session = session(&world, config, theirs, Rules::new(&dialog, &traces));
     let talking = Rc::clone(&traces);
-    let talk = Talk::new(world.clone(), ours);
+    let talk = Talk::new(world.clone(), ours, "client");
     world.spawn(async move {
         // Whoever ends it, what was said until then is judged.
         let _gone = speak(talk, &dialog, &talking).await;
         talking.borrow_mut().has_left = true;
     });
     let outcome = session.serve().await;
+    drop(session);
     while !traces.borrow().has_left {
         world.sleep(TICK).await;
     }
@@ -168,9 +170,8 @@ impl Rules {
 
 impl Sink for Rules {
     async fn recipients(&mut self, _envelope: &Envelope, rcpts: &[Rcpt], _next: Next) -> Vec<Answer> {
-        let answer = |rcpt: &Rcpt| {
-            self.dialog.refusal(Stage::Rcpt, rcpt.forward_path.as_str()).map_or(Ok(()), Err)
-        };
+        let answer =
+            |rcpt: &Rcpt| self.dialog.refusal(Stage::Rcpt, rcpt.forward_path.as_str()).map_or(Ok(()), Err);
         rcpts.iter().map(answer).collect()
     }
 
