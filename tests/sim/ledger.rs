@@ -232,7 +232,7 @@ impl Account {
         match self.deliveries.first() {
             None => wrongs.push("acknowledged and lost".to_owned()),
             Some(delivery) if !delivery.is_told => {
-                wrongs.push("acknowledged before the upstream did".to_owned())
+                wrongs.push("acknowledged before the upstream did".to_owned());
             }
             Some(_) => {}
         }

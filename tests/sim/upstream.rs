@@ -345,15 +345,13 @@ impl Upstream {
 
     /// Refuses in the middle of the message, or just goes. Nothing of it is delivered.
     async fn break_in(&mut self, key: Option<u64>) -> Gone {
-        match self.dice.below(3) {
-            0 => {
-                if self.say("552 5.3.4 enough\r\n").await.is_ok() {
-                    self.refuse(key, 552);
-                    while self.talk.read().await.is_ok() {}
-                }
-            }
-            1 => self.talk.stream.reset_on_close(),
-            _ => {}
+        let manner = self.dice.below(3);
+        if manner == 0 && self.say("552 5.3.4 enough\r\n").await.is_ok() {
+            self.refuse(key, 552);
+            while self.talk.read().await.is_ok() {}
+        }
+        if manner == 1 {
+            self.talk.stream.reset_on_close();
         }
         Gone::Left
     }

@@ -653,8 +653,7 @@ mod tests {
 
     #[test]
     fn every_end_of_a_transaction_is_told_to_the_driver() {
-        for end in
-            ["BDAT 61 LAST\r\n", "RSET\r\n", "EHLO a\r\n", "BDAT 5\r\nabcdeBDAT 60\r\n", "DATA\r\n\0"]
+        for end in ["BDAT 61 LAST\r\n", "RSET\r\n", "EHLO a\r\n", "BDAT 5\r\nabcdeBDAT 60\r\n", "DATA\r\n\0"]
         {
             let mut server = Server::new(profile());
             let mut out = ReplyBuf::new();
