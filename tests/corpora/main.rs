@@ -9,8 +9,17 @@ use ringpost_tests::fuzz;
 type Target = fn(&[u8]);
 
 /// Every target by the name of its file.
-const TARGETS: &[(&str, Target)] =
-    &[("command", fuzz::fuzz_command), ("path", fuzz::fuzz_path), ("session", fuzz::fuzz_session)];
+const TARGETS: &[(&str, Target)] = &[
+    ("body", fuzz::fuzz_body),
+    ("command", fuzz::fuzz_command),
+    ("config", fuzz::fuzz_config),
+    ("header", fuzz::fuzz_header),
+    ("line", fuzz::fuzz_line),
+    ("path", fuzz::fuzz_path),
+    ("proxy", fuzz::fuzz_proxy),
+    ("reply", fuzz::fuzz_reply),
+    ("session", fuzz::fuzz_session),
+];
 
 fn fuzz_folder(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "fuzz", name].iter().collect()
