@@ -57,7 +57,7 @@ fn what_is_acknowledged_is_delivered_and_nothing_else() {
         (Some(seed), _) => hold(seed..=seed),
         (None, Some(count)) => hold(0..count),
         (None, None) => {
-            let tally = hold((0..300).chain(STANDING.iter().copied()));
+            let tally = hold((0..800).chain(STANDING.iter().copied()));
             assert!(
                 tally.acked > 500 && tally.refused > 300 && tally.unknown > 10,
                 "a dull world: {tally:?}"
