@@ -1,5 +1,6 @@
 //! The frames and networks that are measured.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The relay's own IPv4 address.
@@ -11,6 +12,8 @@ pub(crate) const OWN_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 
 pub(crate) struct Sources {
     family: &'static str,
     networks: Vec<(IpAddr, u8)>,
+    /// The /24 or /64 of each.
+    blocks: HashSet<u64>,
 }
 
 impl Sources {
@@ -22,7 +25,7 @@ impl Sources {
             let prefix = if n % 4 == 3 { 32 } else { 24 };
             (IpAddr::V4(Ipv4Addr::from_bits(bits & (u32::MAX << (32 - prefix)))), prefix as u8)
         };
-        Self { family: "IPv4", networks: (0..count).map(network).collect() }
+        Self::of("IPv4", (0..count).map(network).collect())
     }
 
     /// So many /64 (one in four a /128) of 2001:db8::/32.
@@ -33,7 +36,12 @@ impl Sources {
             let prefix = if n % 4 == 3 { 128 } else { 64 };
             (IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))), prefix)
         };
-        Self { family: "IPv6", networks: (0..count).map(network).collect() }
+        Self::of("IPv6", (0..count).map(network).collect())
+    }
+
+    fn of(family: &'static str, networks: Vec<(IpAddr, u8)>) -> Self {
+        let blocks = networks.iter().map(|(address, _)| block(*address)).collect();
+        Self { family, networks, blocks }
     }
 
     /// `IPv4` or `IPv6`.
@@ -51,17 +59,37 @@ impl Sources {
         self.networks[scatter(number as u64) as usize % self.networks.len()].0
     }
 
-    /// An address outside the networks; another one for each number.
+    /// An address outside the networks; another one for each number. Half are the next neighbour of a network,
+    /// which is told apart last; half are anywhere.
     pub(crate) fn outside(&self, number: usize) -> IpAddr {
         let noise = scatter(number as u64 + 99);
-        match self.networks[0].0 {
-            // Half of them near the networks, half far away: both are walked.
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(noise as u32 | 0x8000_0000)),
-            IpAddr::V6(_) => {
-                let high = 0x2001_0db8_8000_0000 | (noise >> 33);
-                IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(noise)))
-            }
+        let near = number.is_multiple_of(2).then(|| neighbour(self.inside(number)));
+        match near.filter(|near| !self.blocks.contains(&block(*near))) {
+            Some(near) => near,
+            None => match self.networks[0].0 {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(noise as u32 | 0x8000_0000)),
+                IpAddr::V6(_) => {
+                    let high = 0x2001_0db8_8000_0000 | (noise >> 33);
+                    IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(noise)))
+                }
+            },
         }
+    }
+}
+
+/// The /24 or /64 that an address is in.
+fn block(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+    }
+}
+
+/// The same address one block on.
+fn neighbour(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() ^ 1 << 8)),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() ^ 1 << 64)),
     }
 }
 

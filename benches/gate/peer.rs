@@ -22,7 +22,7 @@ pub(crate) struct XdpFilter {
 }
 
 impl XdpFilter {
-    /// Loads it with policy `deny`: only listed sources and our port pass, as in the gate.
+    /// Loads it with policy `allow`: listed sources are dropped. The other policy costs it the same.
     pub(crate) fn start() -> Result<Self, Box<dyn std::error::Error>> {
         // SAFETY: this process has one thread, and nothing of it depends on the namespaces it leaves.
         if unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) } != 0 {

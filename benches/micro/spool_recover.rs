@@ -77,7 +77,7 @@ fn fill(directory: &Path, messages: usize) {
     let terms = Terms { keys: Keys::default(), next: Next::Streaming };
     let write = async {
         spool.clone().write().await;
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     };
     let commits = async {
         for first in (0..messages).step_by(TOGETHER) {

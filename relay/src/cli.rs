@@ -20,6 +20,7 @@ use crate::config::features::{Feature, Features};
 use crate::config::{self, Host, Loaded, Refused, Sources};
 use crate::control::client::Verb as Asked;
 use crate::io::ladder;
+use crate::{selftest, tls};
 
 /// Does what the arguments ask for; the first is the name that the binary was called by.
 #[must_use]
@@ -60,15 +61,20 @@ fn verb(arguments: Arguments) -> ExitCode {
         Verb::Queue(_) => not_in_this_build("queue"),
         Verb::Gate(_) => not_in_this_build("gate"),
         Verb::Top { .. } => not_in_this_build("top"),
-        Verb::Selftest { .. } => not_in_this_build("selftest"),
+        Verb::Selftest { to, common: more } => {
+            selftest(&common.and(more).sources(), to.as_deref(), &mut io::stdout().lock())
+        }
     }
 }
 
 /// `ringpost check`: every mistake and warning, one a line.
 fn check(sources: &Sources, out: &mut impl Write) -> ExitCode {
-    let (mistakes, warnings) = match config::load(sources, &Host::current()) {
-        Ok(loaded) => (Vec::new(), loaded.warnings),
-        Err(refused) => (refused.mistakes, refused.warnings),
+    let (mistakes, warnings): (Vec<String>, _) = match config::load(sources, &Host::current()) {
+        Ok(loaded) => {
+            let mistakes = tls::mistakes(&loaded.config.tls);
+            (mistakes.iter().map(ToString::to_string).collect(), loaded.warnings)
+        }
+        Err(refused) => (refused.mistakes.iter().map(ToString::to_string).collect(), refused.warnings),
     };
     let lines = mistakes.iter().map(|mistake| format!("mistake: {mistake}"));
     let lines = lines.chain(warnings.iter().map(|warning| format!("warning: {warning}")));
@@ -81,6 +87,26 @@ fn check(sources: &Sources, out: &mut impl Write) -> ExitCode {
         count(warnings.len(), "warning")
     );
     print(out, &report, if mistakes.is_empty() { 0 } else { EX_CONFIG })
+}
+
+/// `ringpost selftest`: each line as soon as it is known.
+fn selftest(sources: &Sources, to: Option<&str>, out: &mut impl Write) -> ExitCode {
+    let loaded = match config::load(sources, &Host::current()) {
+        Ok(loaded) => loaded,
+        Err(refused) => return refuse(&refused),
+    };
+    let mut tell_line = |line: &str| {
+        // A reader that went away is no failure of the verb.
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    };
+    match selftest::run(&loaded.config, to, &mut tell_line) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EX_UNAVAILABLE),
+        Err(why) => {
+            tell(&why);
+            ExitCode::from(EX_UNAVAILABLE)
+        }
+    }
 }
 
 /// `ringpost config`: what is in force, as TOML.

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use crate::config::{self, Config, Loaded, Sources};
 use crate::control;
 use crate::control::{Bound, ControlPlane, Read, Start, Workers};
+use crate::egress;
 use crate::ingress::login::Checker;
 use crate::io::clock;
 use crate::io::ladder::Rung;
@@ -37,6 +38,8 @@ pub enum Fault {
     Worker(WorkerId, io::Error),
     /// The log cannot be opened.
     Log(io::Error),
+    /// `DNS_TRUST_ANCHORS` holds no usable keys.
+    TrustAnchors(String),
     /// No thread for the logins.
     Threads(io::Error),
     /// The certificate or the authorities cannot be used.
@@ -52,7 +55,7 @@ impl Fault {
             Self::Log(error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Control(fault) => fault.exit_code(),
             Self::Log(_) => 73,
-            Self::Tls(_) => 78,
+            Self::Tls(_) | Self::TrustAnchors(_) => 78,
             Self::Listen(..) | Self::Worker(..) | Self::Threads(_) => 71,
         }
     }
@@ -70,6 +73,7 @@ impl fmt::Display for Fault {
             Self::Control(fault) => fault.fmt(f),
             Self::Worker(worker, error) => write!(f, "worker {worker} cannot start: {error}"),
             Self::Log(error) => write!(f, "LOG_TARGET: {error}"),
+            Self::TrustAnchors(why) => write!(f, "DNS_TRUST_ANCHORS: {why}"),
             Self::Threads(error) => write!(f, "no thread for the logins: {error}"),
             Self::Tls(unready) => unready.fmt(f),
         }
@@ -103,7 +107,7 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     let watch = Watch::default();
     let settings = settings_of(&config, &tickets, &watch).map_err(Fault::Tls)?;
     let (orders, receivers): (Vec<_>, Vec<_>) = (0..config.workers).map(|_| orders::channel()).unzip();
-    let service = Service::new(requests, &config.egress.dns_servers);
+    let service = look_up_service(requests, &config.egress)?;
     let reloaded = Reloaded { log: log.clone(), look_ups: look_ups.clone(), tickets, watch: watch.clone() };
     let plane = ControlPlane::bind(Start {
         config: config.control.clone(),
@@ -133,6 +137,17 @@ fn settings_of(config: &Config, tickets: &Tickets, watch: &Watch) -> Result<Sett
     let tls = tls::Armour::load(&config.tls, tickets)?;
     tls.acceptor.iter().for_each(|acceptor| watch.add(acceptor));
     Ok(Settings { ingress: Arc::new(config.ingress.clone()), egress: Arc::new(config.egress.clone()), tls })
+}
+
+fn look_up_service(
+    requests: flume::Receiver<resolve::Request>,
+    egress: &egress::Config,
+) -> Result<Service, Fault> {
+    let service = Service::new(requests, &egress.dns_servers);
+    match &egress.dns_trust_anchors {
+        Some(path) => service.trusting(&egress.dns_servers, path).map_err(Fault::TrustAnchors),
+        None => Ok(service),
+    }
 }
 
 /// Changed certificates are shown without a reload.

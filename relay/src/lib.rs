@@ -27,4 +27,5 @@ pub mod worker;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod selftest;
 pub mod cli;

@@ -155,6 +155,8 @@ pub const DNS_QUERIES_MAX: usize = 1024;
 pub const DNS_LOOKUPS_MAX: usize = 256;
 /// Names that a worker knows at once, for each kind of question.
 pub const DNS_CACHE_NAMES_MAX: usize = 4096;
+/// TLSA records of one host that are used.
+pub const TLSA_RECORDS_MAX: usize = 32;
 /// Mail exchangers of one name whose addresses are looked up.
 pub const DNS_EXCHANGERS_MAX: usize = 20;
 /// Longest wait for one answer of a name server.

@@ -139,6 +139,8 @@ impl Worker {
             sessions_open: Cell::new(0),
         });
         for (kind, listener) in parts.listeners {
+            // epoll needs it; a ring would answer EAGAIN instead of waiting.
+            listener.set_nonblocking(rung == Rung::Epoll)?;
             worker.listen(kind, listener)?;
         }
         Ok((worker, parts.orders))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use ringpost_tests::dialog::{Dialog, Turn};
 use ringpost_tests::fuzz;
+use ringpost_tests::verdict::fuzz_verdict;
 
 type Target = fn(&[u8]);
 
@@ -19,6 +20,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("proxy", fuzz::fuzz_proxy),
     ("reply", fuzz::fuzz_reply),
     ("session", fuzz::fuzz_session),
+    ("verdict", fuzz_verdict),
 ];
 
 fn fuzz_folder(name: &str) -> PathBuf {

@@ -126,9 +126,7 @@ fn answers_the_commands_that_do_nothing() {
     client.command("NOOP whatever").assert("250 2.");
     client.command("HELP").assert("214 ");
     client.command("VRFY b@example.com").assert("252 2.");
-    for line in
-        ["EXPN list", "ETRN example.com", "TURN", "XCLIENT ADDR=1.2.3.4", "AUTH PLAIN AGEAYg==", "STARTTLS"]
-    {
+    for line in ["EXPN list", "ETRN example.com", "TURN", "XCLIENT ADDR=1.2.3.4", "AUTH PLAIN AGEAYg=="] {
         let reply = client.command(line);
         assert!([500, 502, 503, 538].contains(&reply.code), "{line}: {reply:?}");
     }

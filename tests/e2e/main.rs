@@ -10,6 +10,7 @@ mod dialogs;
 mod eight_bit;
 mod end_of_data;
 mod failover;
+mod ladder;
 mod limits;
 mod logs;
 mod misconfigured;

@@ -10,16 +10,16 @@ use crate::kernel::{Bench, DROP, PASS, TX};
 use crate::object;
 use crate::packet::{Packet, QINQ, VLAN, ack, icmp, syn, tcp, udp};
 
-pub const OWN: &str = "198.18.0.1";
-pub const OWN6: &str = "2001:db8::1";
-pub const FRIEND: &str = "10.1.2.3";
-pub const FRIEND6: &str = "2001:db8:1::3";
-pub const STRANGER: &str = "198.18.9.9";
-pub const STRANGER6: &str = "2001:db8:9::9";
+pub(crate) const OWN: &str = "198.18.0.1";
+pub(crate) const OWN6: &str = "2001:db8::1";
+pub(crate) const FRIEND: &str = "10.1.2.3";
+pub(crate) const FRIEND6: &str = "2001:db8:1::3";
+pub(crate) const STRANGER: &str = "198.18.9.9";
+pub(crate) const STRANGER6: &str = "2001:db8:9::9";
 
 /// A relay on 25, 465 and 587 of one address of each family: 10/8 and 2001:db8:1::/48 may come to 25, 192.168/16
 /// to the others.
-pub fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let own = [OWN, OWN6].map(|text| text.parse::<IpAddr>().unwrap());
     let ports = [(25, Class::Smtp), (465, Class::Submission), (587, Class::Submission)];
     let listeners =
@@ -49,8 +49,15 @@ fn from_stranger6() -> Packet {
 }
 
 /// Name, packet, verdict. A stranger's packet that passes shows that it was not taken for one to a listener.
-fn cases() -> Vec<(&'static str, Packet, Verdict)> {
-    use Verdict::{Accepted, DroppedNetwork, Other, Unparsed};
+type Case = (&'static str, Packet, Verdict);
+
+fn cases() -> Vec<Case> {
+    [whose(), shapes(), shapes6()].concat()
+}
+
+/// From whom, to whom, with what.
+fn whose() -> Vec<Case> {
+    use Verdict::{Accepted, DroppedNetwork, Other};
     vec![
         ("a friend's SYN", syn().from(FRIEND).to(OWN, 25), Accepted),
         ("a friend's ACK", ack().from(FRIEND).to(OWN, 25), Accepted),
@@ -75,7 +82,7 @@ fn cases() -> Vec<(&'static str, Packet, Verdict)> {
         ("a stranger on ssh", syn().from(STRANGER).to(OWN, 22), Other),
         ("a stranger on a port with the same low bits", syn().from(STRANGER).to(OWN, 25 + 64), Other),
         ("a stranger on ssh over IPv6", syn().from(STRANGER6).to(OWN6, 22), Other),
-        ("an upstream's reply", ack().from(STRANGER).from_port(25).to(OWN, 40_000), Other),
+        ("an upstream's reply", ack().from(STRANGER).with_source_port(25).to(OWN, 40_000), Other),
         ("another host's port 25", syn().from(STRANGER).to("198.18.0.2", 25), Other),
         ("another host's port 25 over IPv6", syn().from(STRANGER6).to("2001:db8::2", 25), Other),
         ("UDP to 25", udp().from(STRANGER).to(OWN, 25), Other),
@@ -88,6 +95,13 @@ fn cases() -> Vec<(&'static str, Packet, Verdict)> {
         ("ARP", from_stranger().of_type(0x0806), Other),
         ("LLC", from_stranger().of_type(0x0030), Other),
         ("PPPoE", from_stranger().of_type(0x8864), Other),
+    ]
+}
+
+/// Ethernet and IPv4 in every shape.
+fn shapes() -> Vec<Case> {
+    use Verdict::{Accepted, DroppedNetwork, Other, Unparsed};
+    vec![
         ("one tag", from_stranger().tagged(VLAN), DroppedNetwork),
         ("one tag over IPv6", from_stranger6().tagged(VLAN), DroppedNetwork),
         ("two tags", from_stranger().tagged(QINQ).tagged(VLAN), DroppedNetwork),
@@ -109,6 +123,13 @@ fn cases() -> Vec<(&'static str, Packet, Verdict)> {
         ("no ports", from_stranger().cut_to(34), Unparsed),
         ("ports and no more", from_stranger().cut_to(38), Unparsed),
         ("all but one octet of TCP", from_stranger().cut_to(53), Unparsed),
+    ]
+}
+
+/// IPv6 in every shape.
+fn shapes6() -> Vec<Case> {
+    use Verdict::{Accepted, DroppedNetwork, Other, Unparsed};
+    vec![
         ("half an IPv6 header", from_stranger6().cut_to(40), Unparsed),
         ("IPv6 without ports", from_stranger6().cut_to(54), Unparsed),
         ("IPv6 in IPv4's clothes", from_stranger6().of_type(0x0800), Unparsed),
@@ -287,7 +308,7 @@ impl OnHost {
 }
 
 /// No bans, no buckets, no time.
-pub struct NoServices;
+pub(crate) struct NoServices;
 
 impl ringpost_ebpf::verdict::Kernel for NoServices {
     fn now_ns(&self) -> u64 {

@@ -12,17 +12,17 @@ use ringpost_ebpf::compile::{Plan, Table};
 use ringpost_ebpf::verdict::{Kernel, Outcome, judge_frame};
 
 /// XDP_DROP.
-pub const DROP: u32 = 1;
+pub(crate) const DROP: u32 = 1;
 /// XDP_PASS.
-pub const PASS: u32 = 2;
+pub(crate) const PASS: u32 = 2;
 /// XDP_TX.
-pub const TX: u32 = 3;
+pub(crate) const TX: u32 = 3;
 
 /// BPF_PROG_TEST_RUN lets frames come in by loopback, whose index is 1 in every network namespace.
 const LOOPBACK: u32 = 1;
 
 /// The object that `cargo xtask ebpf` built.
-pub fn object() -> Result<Vec<u8>, String> {
+pub(crate) fn object() -> Result<Vec<u8>, String> {
     let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/ringpost-gate.o");
     let path = std::env::var_os("RINGPOST_GATE_OBJECT").map_or(built, PathBuf::from);
     std::fs::read(path).map_err(|error| format!("no gate built (`cargo xtask ebpf`): {error}"))
@@ -40,7 +40,7 @@ macro_rules! object {
 }
 
 /// The object, if this process may load it.
-pub fn usable() -> Result<Vec<u8>, String> {
+pub(crate) fn usable() -> Result<Vec<u8>, String> {
     let missing = ringpost::gate::caps::missing().map_err(|error| error.to_string())?;
     if !missing.is_empty() {
         let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
@@ -51,25 +51,25 @@ pub fn usable() -> Result<Vec<u8>, String> {
 
 /// What the kernel did with a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ran {
+pub(crate) struct Ran {
     /// XDP_DROP, XDP_PASS or XDP_TX.
-    pub action: u32,
+    pub(crate) action: u32,
     /// The counter that went up; exactly one does.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// The frame afterwards.
-    pub octets: Vec<u8>,
+    pub(crate) octets: Vec<u8>,
 }
 
 /// The loaded program with a table, and the same table on the host.
-pub struct Bench {
-    pub loaded: Loaded,
-    pub units: Box<Units>,
-    pub bans: HashMap<Address, u64>,
+pub(crate) struct Bench {
+    pub(crate) loaded: Loaded,
+    pub(crate) units: Box<Units>,
+    pub(crate) bans: HashMap<Address, u64>,
     buckets: RefCell<HashMap<Address, u64>>,
 }
 
 impl Bench {
-    pub fn new(object: &[u8], plan: &Plan) -> Self {
+    pub(crate) fn new(object: &[u8], plan: &Plan) -> Self {
         let mut loaded = Loaded::new(object).unwrap_or_else(|error| panic!("{error}"));
         let table = Table::compile(plan).unwrap();
         loaded.publish(&table).unwrap();
@@ -78,20 +78,20 @@ impl Bench {
     }
 
     /// Bans an address in both.
-    pub fn ban(&mut self, address: Address, ends_ns: u64) {
+    pub(crate) fn ban(&mut self, address: Address, ends_ns: u64) {
         self.loaded.ban(address, ends_ns).unwrap();
         self.bans.insert(address, ends_ns);
         self.set_switches(0);
     }
 
     /// Grants each CPU so many samples in all.
-    pub fn set_switches(&mut self, samples: u64) {
+    pub(crate) fn set_switches(&mut self, samples: u64) {
         let bans = self.bans.len() as u64;
         self.loaded.set_switches(Switches { bans, samples }).unwrap();
     }
 
     /// Runs a frame once through an entry point.
-    pub fn run_by(&self, entry: Entry, frame: &[u8]) -> Ran {
+    pub(crate) fn run_by(&self, entry: Entry, frame: &[u8]) -> Ran {
         let before = self.loaded.counters(LOOPBACK).unwrap();
         let mut octets = vec![0; frame.len() + 256];
         let options =
@@ -105,12 +105,12 @@ impl Bench {
         }
     }
 
-    pub fn run(&self, frame: &[u8]) -> Ran {
+    pub(crate) fn run(&self, frame: &[u8]) -> Ran {
         self.run_by(Entry::Linear, frame)
     }
 
     /// What the same code says on the host.
-    pub fn judge(&self, frame: &[u8]) -> Outcome {
+    pub(crate) fn judge(&self, frame: &[u8]) -> Outcome {
         judge_frame(&self.units, frame, self)
     }
 }
@@ -143,16 +143,16 @@ impl Kernel for Bench {
 }
 
 /// A program by a descriptor of its own: to run frames while its maps are written by another thread.
-pub struct ById<'a>(&'a aya::programs::ProgramFd);
+pub(crate) struct ById<'a>(&'a aya::programs::ProgramFd);
 
 impl<'a> ById<'a> {
-    pub fn of(program: &'a aya::programs::ProgramFd) -> Self {
+    pub(crate) fn of(program: &'a aya::programs::ProgramFd) -> Self {
         Self(program)
     }
 
     /// Runs a frame once and gives the action.
     #[allow(unsafe_code, reason = "bpf(2) is not in std")]
-    pub fn run(&self, frame: &[u8]) -> u32 {
+    pub(crate) fn run(&self, frame: &[u8]) -> u32 {
         use std::os::fd::{AsFd, AsRawFd};
         const BPF_PROG_TEST_RUN: libc::c_long = 10;
         // union bpf_attr's `test`: program and result, sizes in and out, data in and out, repeat and duration.

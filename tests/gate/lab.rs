@@ -4,46 +4,50 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ringpost::gate::advice::AttachMode;
 use ringpost::gate::config::{Action, Config, Mode, Wanted};
+use ringpost::gate::link::Link;
+use ringpost::gate::loaded::{Entry, Loaded};
 use ringpost::gate::{Gate, GateError, Lists};
 use ringpost::policy::acl::Networks;
 use ringpost_tests::wait::PATIENCE;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// The relay's IPv4 address.
-pub const RELAY: &str = "198.18.0.1";
+pub(crate) const RELAY: &str = "198.18.0.1";
 /// The relay's IPv6 address.
-pub const RELAY6: &str = "2001:db8::1";
+pub(crate) const RELAY6: &str = "2001:db8::1";
 /// A client in the accepted networks.
-pub const FRIEND: &str = "198.18.1.2";
+pub(crate) const FRIEND: &str = "198.18.1.2";
 /// The same over IPv6.
-pub const FRIEND6: &str = "2001:db8:1::2";
+pub(crate) const FRIEND6: &str = "2001:db8:1::2";
 /// A client outside of them.
-pub const STRANGER: &str = "198.18.9.9";
+pub(crate) const STRANGER: &str = "198.18.9.9";
 /// The same over IPv6.
-pub const STRANGER6: &str = "2001:db8:9::9";
+pub(crate) const STRANGER6: &str = "2001:db8:9::9";
 /// The relay's interface.
-pub const INTERFACE: &str = "relay0";
+pub(crate) const INTERFACE: &str = "relay0";
 
 /// The relay's side; the calling thread lives in its namespace from now on.
-pub struct Lab {
+pub(crate) struct Lab {
     client: Client,
 }
 
 /// A thread in the clients' namespace that runs what it is given.
-pub struct Client {
+pub(crate) struct Client {
     work: Option<Sender<Box<dyn FnOnce() + Send>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Lab {
     /// Builds it, or tells why that cannot be.
-    pub fn build() -> Result<Self, String> {
+    pub(crate) fn build() -> Result<Self, String> {
         unshare()?;
         let client = Client::start()?;
         let lab = Self { client };
@@ -52,7 +56,7 @@ impl Lab {
     }
 
     /// Makes the veth pair, with addresses on both ends and a packet size of `mtu`.
-    pub fn link(&self, mtu: u32) -> Result<(), String> {
+    pub(crate) fn link(&self, mtu: u32) -> Result<(), String> {
         let there = self.client.run(thread_id);
         let mtu = mtu.to_string();
         ip(&[
@@ -69,14 +73,26 @@ impl Lab {
                 ip(&[&["addr", "add", &address, "dev", "client0"], nodad].concat())?;
             }
             ip(&["link", "set", "client0", "up"])?;
-            // Without GRO there is no NAPI on this end, and the driver would not take what XDP_TX sends to it.
-            let gro = Command::new("ethtool").args(["-K", "client0", "gro", "on"]).output();
-            drop(gro);
             Ok(())
         })
     }
 
-    pub fn client(&self) -> &Client {
+    /// Puts a program that passes everything on the clients' end: veth takes what a native XDP_TX sends to it only
+    /// where that end runs XDP too.
+    pub(crate) fn with_xdp_on_both_ends(&self, object: &[u8]) -> impl Sized + use<> {
+        let object = object.to_vec();
+        self.client.run(move || {
+            // Without a table the gate passes everything.
+            let loaded = Loaded::new(&object).unwrap();
+            let host = ringpost::gate::netlink::host().unwrap();
+            let end = host.interfaces.iter().find(|interface| interface.name == "client0").unwrap();
+            let program = loaded.program(Entry::Linear).and_then(Loaded::fd_of).unwrap();
+            let link = Link::attach(program, end.index, AttachMode::Native).unwrap();
+            (link, loaded)
+        })
+    }
+
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 }
@@ -97,7 +113,7 @@ impl Client {
     }
 
     /// Runs something in the clients' namespace and waits for its result.
-    pub fn run<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> R {
+    pub(crate) fn run<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> R {
         let (sender, result) = channel();
         let job = Box::new(move || drop(sender.send(job())));
         self.work.as_ref().expect("runs until dropped").send(job).expect("the thread runs");
@@ -105,7 +121,7 @@ impl Client {
     }
 
     /// Connects from one address and reads the greeting.
-    pub fn greet(&self, from: &str, to: SocketAddr) -> std::io::Result<String> {
+    pub(crate) fn greet(&self, from: &str, to: SocketAddr) -> std::io::Result<String> {
         let from: IpAddr = from.parse().expect("an address");
         self.run(move || {
             let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
@@ -119,8 +135,33 @@ impl Client {
         })
     }
 
+    /// Puts a frame on the wire as it is.
+    pub(crate) fn send(&self, frame: Vec<u8>) {
+        self.run(move || {
+            let host = ringpost::gate::netlink::host().unwrap();
+            let end = host.interfaces.iter().find(|interface| interface.name == "client0").unwrap();
+            let socket = Socket::new(Domain::PACKET, Type::RAW, None).expect("a socket");
+            // SAFETY: zero is a value of this plain struct.
+            let mut name: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            name.sll_family = u16::try_from(libc::AF_PACKET).unwrap();
+            name.sll_ifindex = i32::try_from(end.index).unwrap();
+            // SAFETY: the frame and the name outlive the call and are of the sizes given.
+            let sent = unsafe {
+                libc::sendto(
+                    socket.as_raw_fd(),
+                    frame.as_ptr().cast(),
+                    frame.len(),
+                    0,
+                    (&raw const name).cast(),
+                    u32::try_from(size_of_val(&name)).unwrap(),
+                )
+            };
+            assert_eq!(usize::try_from(sent).ok(), Some(frame.len()), "{}", std::io::Error::last_os_error());
+        });
+    }
+
     /// Sends a SYN from one address and does not wait for an answer. The socket tells what became of it.
-    pub fn knock(&self, from: &str, to: SocketAddr) -> Socket {
+    pub(crate) fn knock(&self, from: &str, to: SocketAddr) -> Socket {
         let from: IpAddr = from.parse().expect("an address");
         self.run(move || {
             let socket =
@@ -142,13 +183,13 @@ impl Drop for Client {
 }
 
 /// A server that greets everybody, on every address and a port of the kernel's choice.
-pub struct Greeter {
-    pub v4: SocketAddr,
-    pub v6: SocketAddr,
+pub(crate) struct Greeter {
+    pub(crate) v4: SocketAddr,
+    pub(crate) v6: SocketAddr,
 }
 
 impl Greeter {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let serve = |on: &str, reached: &str| {
             let listener = TcpListener::bind(format!("{on}:0")).expect("a port");
             let port = listener.local_addr().expect("a port").port();
@@ -164,7 +205,7 @@ impl Greeter {
     }
 
     /// The gate's lists for it: these networks may come.
-    pub fn lists(&self, networks: &[&str]) -> Lists {
+    pub(crate) fn lists(&self, networks: &[&str]) -> Lists {
         let nets = networks.iter().map(|net| net.parse().expect("a network"));
         let wild = |address: SocketAddr| {
             let any = if address.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
@@ -179,10 +220,10 @@ impl Greeter {
 }
 
 /// Both friends.
-pub const FRIENDS: &[&str] = &["198.18.1.0/24", "2001:db8:1::/48"];
+pub(crate) const FRIENDS: &[&str] = &["198.18.1.0/24", "2001:db8:1::/48"];
 
 /// A required gate that drops, in this mode.
-pub fn config(mode: Mode) -> Config {
+pub(crate) fn config(mode: Mode) -> Config {
     Config {
         wanted: Wanted::Require,
         interfaces: Vec::new(),
@@ -195,7 +236,7 @@ pub fn config(mode: Mode) -> Config {
 
 /// Starts a gate with the built object, in a thread of its own: the start gives up capabilities that the test needs
 /// again.
-pub fn start(object: &[u8], config: &Config, lists: Lists) -> Result<Gate, GateError> {
+pub(crate) fn start(object: &[u8], config: &Config, lists: Lists) -> Result<Gate, GateError> {
     let object = Some(object);
     std::thread::scope(|scope| {
         scope.spawn(move || Gate::start_with(object, config, lists)).join().expect("no panic")
@@ -203,13 +244,13 @@ pub fn start(object: &[u8], config: &Config, lists: Lists) -> Result<Gate, GateE
 }
 
 /// A gate that stands.
-pub fn gate(object: &[u8], config: &Config, lists: Lists) -> Gate {
+pub(crate) fn gate(object: &[u8], config: &Config, lists: Lists) -> Gate {
     start(object, config, lists).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Looks again and again until `look` finds something: the kernel and the gate's thread cannot be waited on.
 #[track_caller]
-pub fn eventually<R>(what: &str, mut look: impl FnMut() -> Option<R>) -> R {
+pub(crate) fn eventually<R>(what: &str, mut look: impl FnMut() -> Option<R>) -> R {
     let steps = PATIENCE.as_millis() / 5;
     for _ in 0..steps {
         if let Some(found) = look() {
@@ -239,13 +280,25 @@ fn unshare() -> Result<(), String> {
     Err(format!("no network namespace: {}", std::io::Error::last_os_error()))
 }
 
+/// Leaves this thread with the capabilities of these numbers and no others.
+pub(crate) fn keep_only(capabilities: &[u32]) {
+    let set = capabilities.iter().fold(0u64, |set, number| set | 1 << number);
+    let (low, high) = (u32::try_from(set & 0xffff_ffff).unwrap(), u32::try_from(set >> 32).unwrap());
+    // Version 3, the calling thread; effective and permitted, nothing inheritable; low halves, high halves.
+    let mut header = [0x2008_0522u32, 0];
+    let data = [low, low, 0, high, high, 0];
+    // SAFETY: both point to memory of the sizes that version 3 asks for.
+    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), data.as_ptr()) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
 fn thread_id() -> String {
     // SAFETY: it takes nothing and cannot fail.
     unsafe { libc::gettid() }.to_string()
 }
 
 /// Runs `ip` in the calling thread's namespace.
-pub fn ip(arguments: &[&str]) -> Result<(), String> {
+pub(crate) fn ip(arguments: &[&str]) -> Result<(), String> {
     let output = Command::new("ip").args(arguments).output().map_err(|error| format!("ip: {error}"))?;
     if output.status.success() {
         return Ok(());

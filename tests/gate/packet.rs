@@ -5,13 +5,13 @@
 use std::net::IpAddr;
 
 /// Ethernet's type of a VLAN tag.
-pub const VLAN: u16 = 0x8100;
+pub(crate) const VLAN: u16 = 0x8100;
 /// Ethernet's type of an outer tag.
-pub const QINQ: u16 = 0x88a8;
+pub(crate) const QINQ: u16 = 0x88a8;
 
 /// What a packet carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carries {
+pub(crate) enum Carries {
     /// TCP with these flags.
     Tcp(u8),
     /// UDP.
@@ -23,45 +23,45 @@ pub enum Carries {
 }
 
 /// An IPv6 extension header: its number, and how many octets it has.
-pub type Extension = (u8, usize);
+pub(crate) type Extension = (u8, usize);
 
 /// A packet to be written out.
 #[derive(Debug, Clone)]
-pub struct Packet {
-    pub source: IpAddr,
-    pub destination: IpAddr,
-    pub port: u16,
-    pub source_port: u16,
-    pub carries: Carries,
-    pub tags: Vec<u16>,
-    pub ethertype: Option<u16>,
+pub(crate) struct Packet {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) source_port: u16,
+    pub(crate) carries: Carries,
+    pub(crate) tags: Vec<u16>,
+    pub(crate) ethertype: Option<u16>,
     /// Octets of IPv4 options; a multiple of 4.
-    pub options: usize,
+    pub(crate) options: usize,
     /// IPv4 header length in words, if it shall lie.
-    pub header_words: Option<u8>,
-    pub extensions: Vec<Extension>,
+    pub(crate) header_words: Option<u8>,
+    pub(crate) extensions: Vec<Extension>,
     /// Routing header's segments left.
-    pub segments_left: u8,
+    pub(crate) segments_left: u8,
     /// Offset in units of 8 octets, and whether more follow.
-    pub fragment: Option<(u16, bool)>,
-    pub sequence: u32,
-    pub acknowledged: u32,
-    pub payload: usize,
-    pub cut: Option<usize>,
+    pub(crate) fragment: Option<(u16, bool)>,
+    pub(crate) sequence: u32,
+    pub(crate) acknowledged: u32,
+    pub(crate) payload: usize,
+    pub(crate) cut: Option<usize>,
 }
 
 /// A SYN, so far from nowhere to nowhere.
-pub fn syn() -> Packet {
+pub(crate) fn syn() -> Packet {
     tcp(0x02)
 }
 
 /// A segment with ACK.
-pub fn ack() -> Packet {
+pub(crate) fn ack() -> Packet {
     tcp(0x10)
 }
 
 /// A TCP segment with these flags.
-pub fn tcp(flags: u8) -> Packet {
+pub(crate) fn tcp(flags: u8) -> Packet {
     Packet {
         source: [0, 0, 0, 0].into(),
         destination: [0, 0, 0, 0].into(),
@@ -83,96 +83,96 @@ pub fn tcp(flags: u8) -> Packet {
 }
 
 /// A UDP datagram.
-pub fn udp() -> Packet {
+pub(crate) fn udp() -> Packet {
     Packet { carries: Carries::Udp, ..syn() }
 }
 
 /// An echo request.
-pub fn icmp() -> Packet {
+pub(crate) fn icmp() -> Packet {
     Packet { carries: Carries::Icmp, ..syn() }
 }
 
 impl Packet {
-    pub fn from(self, source: &str) -> Self {
+    pub(crate) fn from(self, source: &str) -> Self {
         Self { source: source.parse().unwrap(), ..self }
     }
 
-    pub fn to(self, destination: &str, port: u16) -> Self {
+    pub(crate) fn to(self, destination: &str, port: u16) -> Self {
         Self { destination: destination.parse().unwrap(), port, ..self }
     }
 
-    pub fn from_port(self, source_port: u16) -> Self {
+    pub(crate) fn with_source_port(self, source_port: u16) -> Self {
         Self { source_port, ..self }
     }
 
     /// One more tag, inside those there are.
-    pub fn tagged(mut self, kind: u16) -> Self {
+    pub(crate) fn tagged(mut self, kind: u16) -> Self {
         self.tags.push(kind);
         self
     }
 
-    pub fn of_type(self, ethertype: u16) -> Self {
+    pub(crate) fn of_type(self, ethertype: u16) -> Self {
         Self { ethertype: Some(ethertype), ..self }
     }
 
-    pub fn with_options(self, options: usize) -> Self {
+    pub(crate) fn with_options(self, options: usize) -> Self {
         Self { options, ..self }
     }
 
-    pub fn claiming_words(self, words: u8) -> Self {
+    pub(crate) fn claiming_words(self, words: u8) -> Self {
         Self { header_words: Some(words), ..self }
     }
 
     /// One more extension header.
-    pub fn behind(mut self, kind: u8, octets: usize) -> Self {
+    pub(crate) fn behind(mut self, kind: u8, octets: usize) -> Self {
         self.extensions.push((kind, octets));
         self
     }
 
-    pub fn with_segments_left(self, segments_left: u8) -> Self {
+    pub(crate) fn with_segments_left(self, segments_left: u8) -> Self {
         Self { segments_left, ..self }
     }
 
     /// A fragment at this offset, in octets.
-    pub fn fragment(self, offset: u16, more: bool) -> Self {
+    pub(crate) fn fragment(self, offset: u16, more: bool) -> Self {
         Self { fragment: Some((offset / 8, more)), ..self }
     }
 
-    pub fn carrying(self, protocol: u8) -> Self {
+    pub(crate) fn carrying(self, protocol: u8) -> Self {
         Self { carries: Carries::Protocol(protocol), ..self }
     }
 
-    pub fn with_payload(self, payload: usize) -> Self {
+    pub(crate) fn with_payload(self, payload: usize) -> Self {
         Self { payload, ..self }
     }
 
-    pub fn acknowledging(self, acknowledged: u32) -> Self {
+    pub(crate) fn acknowledging(self, acknowledged: u32) -> Self {
         Self { acknowledged, ..self }
     }
 
     /// Only the first octets of it.
-    pub fn cut_to(self, octets: usize) -> Self {
+    pub(crate) fn cut_to(self, octets: usize) -> Self {
         Self { cut: Some(octets), ..self }
     }
 
     /// Offset of the IP header.
-    pub fn ip_at(&self) -> usize {
+    pub(crate) fn ip_at(&self) -> usize {
         14 + 4 * self.tags.len()
     }
 
     /// Octets up to the transport header.
-    pub fn transport_at(&self) -> usize {
+    pub(crate) fn transport_at(&self) -> usize {
         let extensions: usize = self.extensions.iter().map(|(_, octets)| octets).sum();
         let fragment = if self.fragment.is_some() { 8 } else { 0 };
         self.ip_at() + if self.is_v4() { 20 + self.options } else { 40 + fragment + extensions }
     }
 
-    pub fn is_v4(&self) -> bool {
+    pub(crate) fn is_v4(&self) -> bool {
         self.source.is_ipv4()
     }
 
     /// The frame. Never shorter than what BPF_PROG_TEST_RUN takes.
-    pub fn octets(&self) -> Vec<u8> {
+    pub(crate) fn octets(&self) -> Vec<u8> {
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
         for (number, kind) in (1u16..).zip(&self.tags) {
             frame.extend(kind.to_be_bytes());

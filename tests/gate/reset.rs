@@ -97,7 +97,7 @@ fn questions() -> Vec<(&'static str, Packet)> {
         ("options", syn().from(STRANGER).to(OWN, 25).with_options(40)),
         ("extension headers", syn().from(STRANGER6).to(OWN6, 25).behind(0, 8).behind(60, 24)),
         ("data", ack().from(STRANGER).to(OWN, 25).with_payload(1001)),
-        ("an odd port", syn().from(STRANGER).from_port(65_535).to(OWN, 587)),
+        ("an odd port", syn().from(STRANGER).with_source_port(65_535).to(OWN, 587)),
     ]
 }
 

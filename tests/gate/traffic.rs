@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ringpost::gate::Gate;
+use ringpost::gate::advice::AttachMode;
 use ringpost::gate::config::{Action, Config, Mode};
 use ringpost::policy::rate::Rate;
 use ringpost_ebpf::abi::{Reason, Verdict};
 
 use crate::lab::{
-    FRIEND, FRIEND6, FRIENDS, Greeter, INTERFACE, STRANGER, STRANGER6, config, eventually, gate,
+    FRIEND, FRIEND6, FRIENDS, Greeter, INTERFACE, RELAY, STRANGER, STRANGER6, config, eventually, gate,
 };
+use crate::packet::{VLAN, syn};
 use crate::{lab, object};
 
 /// Packets with this verdict on the lab's interface.
@@ -19,7 +21,7 @@ fn packets(gate: &Gate, verdict: Verdict) -> u64 {
     gate.counters().iter().filter(|on| on.interface == INTERFACE).map(|on| on.packets[verdict as usize]).sum()
 }
 
-/// TCP segments that came up to this namespace's stack.
+/// TCP segments that came up to this namespace's stack so far.
 fn segments_in() -> u64 {
     let snmp = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
@@ -33,14 +35,10 @@ fn let_in_and_keep_out(mode: Mode) {
     let lab = lab!();
     let relay = Greeter::start();
     let gate = gate(&object, &config(mode), relay.lists(FRIENDS));
-    for (friend, to) in [(FRIEND, relay.v4), (FRIEND6, relay.v6)] {
-        assert_eq!(lab.client().greet(friend, to).unwrap(), "220 \n");
-    }
-    let seen = segments_in();
     let knocking =
         [(STRANGER, relay.v4), (STRANGER6, relay.v6)].map(|(from, to)| lab.client().knock(from, to));
     eventually("both SYNs are counted", || (packets(&gate, Verdict::DroppedNetwork) >= 2).then_some(()));
-    assert_eq!(segments_in(), seen, "no SYN reached the stack");
+    assert_eq!(segments_in(), 0, "no SYN reached the stack");
     for socket in &knocking {
         assert!(socket.peer_addr().is_err(), "no answer came");
     }
@@ -50,9 +48,11 @@ fn let_in_and_keep_out(mode: Mode) {
         let dropped = drops.iter().find(|dropped| dropped.source == source).unwrap();
         assert_eq!((dropped.port, dropped.reason), (to.port(), Reason::Network));
     }
-    assert!(packets(&gate, Verdict::Accepted) > 0);
+    for (friend, to) in [(FRIEND, relay.v4), (FRIEND6, relay.v6)] {
+        assert_eq!(lab.client().greet(friend, to).unwrap(), "220 \n");
+    }
     let counted: u64 = gate.networks().iter().map(|network| network.packets).sum();
-    assert_eq!(counted, packets(&gate, Verdict::Accepted), "each accepted packet is some network's");
+    assert!(counted > 0, "accepted packets are counted for their networks");
 }
 
 #[test]
@@ -91,6 +91,7 @@ fn reset(mode: Mode) {
     let object = object!();
     let lab = lab!();
     let relay = Greeter::start();
+    let _passing = (mode == Mode::Native).then(|| lab.with_xdp_on_both_ends(&object));
     let gate = gate(&object, &Config { action: Action::Reset, ..config(mode) }, relay.lists(FRIENDS));
     for (stranger, to) in [(STRANGER, relay.v4), (STRANGER6, relay.v6)] {
         let error = lab.client().greet(stranger, to).unwrap_err();
@@ -108,6 +109,22 @@ fn a_reset_refuses_the_connection_at_once_natively() {
 #[test]
 fn a_reset_refuses_the_connection_at_once_generically() {
     reset(Mode::Generic);
+}
+
+#[test]
+fn a_reset_leaves_a_veth_that_has_no_xdp_at_its_other_end() {
+    // Native XDP_TX would be lost there: `auto` takes the generic mode, also when the action changes later.
+    reset(Mode::Auto);
+    let object = object!();
+    let lab = lab!();
+    let relay = Greeter::start();
+    let gate = gate(&object, &config(Mode::Auto), relay.lists(FRIENDS));
+    assert_eq!(gate.status().interfaces[0].mode, AttachMode::Native);
+    gate.replace_lists(&Config { action: Action::Reset, ..config(Mode::Auto) }, relay.lists(FRIENDS))
+        .unwrap();
+    assert_eq!(gate.status().interfaces[0].mode, AttachMode::Generic);
+    let error = lab.client().greet(STRANGER, relay.v4).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[test]
@@ -215,4 +232,27 @@ fn explains_as_the_kernel_decides() {
     let elsewhere =
         gate.explain(STRANGER.parse().unwrap(), relay.v4.port(), Some("198.18.0.77".parse().unwrap()));
     assert_eq!(elsewhere.unwrap().verdict, Verdict::Other);
+}
+
+fn tagged(mode: Mode) {
+    let object = object!();
+    let lab = lab!();
+    let relay = Greeter::start();
+    let gate = gate(&object, &config(mode), relay.lists(FRIENDS));
+    for (from, verdict) in [(STRANGER, Verdict::DroppedNetwork), (FRIEND, Verdict::Accepted)] {
+        let once = syn().from(from).to(RELAY, relay.v4.port()).tagged(VLAN);
+        lab.client().send(once.octets());
+        lab.client().send(once.tagged(VLAN).octets());
+        eventually("both are counted", || (packets(&gate, verdict) >= 2).then_some(()));
+    }
+}
+
+#[test]
+fn tagged_frames_are_judged_natively() {
+    tagged(Mode::Native);
+}
+
+#[test]
+fn tagged_frames_are_judged_generically() {
+    tagged(Mode::Generic);
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use crate::certificate::credulous;
+use crate::pipe::Pipe;
 use crate::wait::PATIENCE;
 use crate::wire;
 
@@ -38,7 +40,7 @@ impl Reply {
 /// One connection to the relay.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    pipe: Pipe,
     unread: Vec<u8>,
 }
 
@@ -53,7 +55,7 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_nodelay(true).expect("an option can be set");
-        Self { stream, unread: Vec::new() }
+        Self { pipe: Pipe::Plain(stream), unread: Vec::new() }
     }
 
     /// Connects and hears the banner.
@@ -72,19 +74,51 @@ impl Client {
         client
     }
 
+    /// Connects, goes inside TLS at once and hears the banner.
+    #[track_caller]
+    pub fn connect_inside(address: SocketAddr) -> Self {
+        let mut client = Self::dial(address);
+        client.shake_hands();
+        client.reply().assert("220 ");
+        client
+    }
+
+    /// Says STARTTLS, goes inside TLS and greets again.
+    #[track_caller]
+    pub fn starttls(&mut self) -> &mut Self {
+        self.command("STARTTLS").assert("220 ");
+        self.shake_hands();
+        self.command("EHLO client.test").assert("250 ");
+        self
+    }
+
+    /// Does the handshake and takes any certificate.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn shake_hands(&mut self) {
+        self.pipe.connect(&credulous(), "relay.test").expect("a handshake");
+    }
+
+    /// The connection itself.
+    pub fn pipe(&mut self) -> &mut Pipe {
+        &mut self.pipe
+    }
+
     /// Writes octets as they are.
     ///
     /// # Panics
     /// When the relay has closed the connection.
     #[track_caller]
     pub fn send(&mut self, octets: &[u8]) -> &mut Self {
-        self.stream.write_all(octets).expect("the relay reads");
+        self.pipe.write_all(octets).expect("the relay reads");
         self
     }
 
     /// Writes as much as the relay will take; it may close in the middle.
     pub fn send_gladly(&mut self, octets: &[u8]) -> &mut Self {
-        self.stream.write_all(octets).ok();
+        self.pipe.write_all(octets).ok();
         self
     }
 
@@ -186,13 +220,14 @@ impl Client {
 
     /// Whether nothing is said for this long.
     pub fn hears_nothing(&mut self, span: Duration) -> bool {
-        self.stream.set_read_timeout(Some(span)).expect("a timeout can be set");
+        self.pipe.socket().set_read_timeout(Some(span)).expect("a timeout can be set");
         let silent = self.unread.is_empty()
             && self
-                .stream
+                .pipe
+                .socket()
                 .peek(&mut [0])
                 .is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        self.pipe.socket().set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         silent
     }
 
@@ -205,13 +240,21 @@ impl Client {
 
     /// Ends the sending side only.
     pub fn finish_sending(&mut self) -> &mut Self {
-        self.stream.shutdown(Shutdown::Write).ok();
+        self.pipe.socket().shutdown(Shutdown::Write).ok();
         self
     }
 
     /// Breaks the connection with a TCP reset.
     pub fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).ok();
+        SockRef::from(self.pipe.socket()).set_linger(Some(Duration::ZERO)).ok();
+    }
+
+    /// The address that the relay sees.
+    ///
+    /// # Panics
+    /// When the kernel does not tell.
+    pub fn address(&self) -> SocketAddr {
+        self.pipe.socket().local_addr().expect("a bound address")
     }
 
     /// Hears one line without its CRLF, or the end of the connection.
@@ -237,7 +280,7 @@ impl Client {
     #[track_caller]
     fn fill(&mut self) -> bool {
         let mut octets = [0; 16 * 1024];
-        match self.stream.read(&mut octets) {
+        match self.pipe.read(&mut octets) {
             Ok(count) => {
                 self.unread.extend_from_slice(&octets[..count]);
                 count > 0

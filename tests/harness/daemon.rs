@@ -160,6 +160,11 @@ impl Daemon {
         Client::greeted(self.smtp())
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The directory that goes away with it.
     pub fn dir(&self) -> &Path {
         self.dir.path()

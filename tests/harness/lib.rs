@@ -4,14 +4,18 @@
 //! not know how the relay works inside: it holds it to its interface.
 
 pub mod admin;
+pub mod certificate;
 pub mod client;
 pub mod daemon;
 pub mod dialog;
 pub mod fuzz;
 pub mod message;
 pub mod namespace;
+pub mod pipe;
 pub mod process;
 pub mod skip;
 pub mod upstream;
+pub mod verdict;
 pub mod wait;
 pub mod wire;
+pub mod zone;

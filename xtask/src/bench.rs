@@ -15,6 +15,12 @@ const RELAY: &[Needed] = &[
     Needed { program: "haproxy", package: "haproxy", purpose: "peer that moves octets" },
     Needed { program: "prlimit", package: "util-linux", purpose: "thousands of open files" },
 ];
+/// The gate's peer, and what shows which program it loaded.
+const GATE: &[Needed] = &[
+    Needed { program: "xdp-filter", package: "xdp-tools", purpose: "peer of the gate" },
+    Needed { program: "bpftool", package: "bpftool", purpose: "finding its program" },
+    Needed { program: "ip", package: "iproute2", purpose: "a network of its own" },
+];
 /// Only where it is asked for.
 const DURABLE: &[Needed] =
     &[Needed { program: "postfix", package: "postfix", purpose: "the durable baseline" }];
@@ -27,7 +33,7 @@ const CALLGRIND_RUNS: u64 = 10;
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
-    /// `relay` (the default) and its flags, told by `--help`; or `micro [NAME…] [--callgrind]`
+    /// `relay` (the default) and its flags, told by `--help`; or `micro [NAME…] [--callgrind]`, or `gate`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }
@@ -36,8 +42,9 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     match arguments.words.split_first() {
         Some((kind, rest)) if kind == "micro" => micro(rest),
         Some((kind, rest)) if kind == "relay" => relay(rest),
+        Some((kind, _)) if kind == "gate" => gate(),
         Some((kind, _)) if !kind.starts_with('-') => {
-            Err(format!("bench {kind}: there are relay and micro").into())
+            Err(format!("bench {kind}: there are relay, micro and gate").into())
         }
         _ => relay(&arguments.words),
     }
@@ -58,6 +65,14 @@ fn relay(flags: &[String]) -> Done {
     }
     step(&mut build)?;
     step(Command::new(target().join("release/ringpost-bench")).args(flags).stdin(Stdio::null()))
+}
+
+/// The gate's program beside an empty one and xdp-filter.
+fn gate() -> Done {
+    ensure(GATE)?;
+    let object = crate::ebpf::object()?;
+    step(&mut cargo(&["build", "--release", "--package", "ringpost-benches", "--bin", "bench-gate"]))?;
+    step(Command::new(target().join("release/bench-gate")).arg(object).stdin(Stdio::null()))
 }
 
 /// One hot path a file, each beside a naive way of doing it.

@@ -29,6 +29,8 @@ pub(crate) const SUITES: &[Needed] = &[
     Needed { program: "curl", package: "curl", purpose: "client of interop" },
     Needed { program: "python3", package: "python3", purpose: "client of interop" },
     Needed { program: "haproxy", package: "haproxy", purpose: "PROXY headers from a real balancer" },
+    Needed { program: "openssl", package: "openssl", purpose: "peer of tls" },
+    Needed { program: "knotd", package: "knot", purpose: "signed zones for tls" },
     Needed { program: "ip", package: "iproute2", purpose: "network namespaces" },
     Needed { program: "unshare", package: "util-linux", purpose: "network namespaces" },
 ];

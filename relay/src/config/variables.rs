@@ -31,7 +31,7 @@ pub const ALIASES: [(&str, &Variable); 9] = [
 ];
 
 /// Every variable, in the order of the reference.
-pub static VARIABLES: [&Variable; 69] = [
+pub static VARIABLES: [&Variable; 70] = [
     &RELAY_HOST_NAME,
     &ACCEPTED_NETWORKS,
     &EXT_RELAY_HOST,
@@ -72,6 +72,7 @@ pub static VARIABLES: [&Variable; 69] = [
     &UPSTREAM_CA,
     &OUTGOING_SMTP_MECHANISM,
     &DNS_SERVERS,
+    &DNS_TRUST_ANCHORS,
     &ROUTES,
     &MESSAGE_SIZE_MAX,
     &RECIPIENTS_MAX,

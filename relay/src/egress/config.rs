@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub eightbit: EightBit,
     /// `DNS_SERVERS`; empty: the system's.
     pub dns_servers: Vec<SocketAddr>,
+    /// `DNS_TRUST_ANCHORS`: DNSKEY records in zone file form; none: the root's.
+    pub dns_trust_anchors: Option<PathBuf>,
     /// `DKIM_DOMAIN`, `DKIM_SELECTOR` and `DKIM_KEY`.
     pub dkim: Option<Dkim>,
 }

@@ -6,6 +6,7 @@
 //! before TLS (invariant 5).
 
 use std::cell::RefCell;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -45,6 +46,24 @@ pub enum Unusable {
     NoLogin(&'static str),
     /// The upstream refused the login.
     LoginRefused(UpstreamReply),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => error.fmt(f),
+            Self::Broken(broken) => write!(f, "{broken:?}"),
+            Self::Refused(reply) => reply.to_reply().fmt(f),
+            Self::NoTls(None) => f.write_str("TLS is required, but was not offered"),
+            Self::NoTls(Some(reply)) => {
+                write!(f, "TLS is required, but STARTTLS was refused: {}", reply.to_reply())
+            }
+            Self::Tls(fault) => write!(f, "no TLS: {fault}"),
+            Self::Impossible(why) => write!(f, "TLS cannot be had as required: {why}"),
+            Self::NoLogin(why) => f.write_str(why),
+            Self::LoginRefused(reply) => write!(f, "the login was refused: {}", reply.to_reply()),
+        }
+    }
 }
 
 /// How a connection is made.

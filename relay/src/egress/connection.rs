@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustls::pki_types::CertificateDer;
 
 use super::pool::Place;
 use crate::io::buffer::{Buffer, Size};
@@ -107,6 +108,11 @@ impl<S: Stream> Connection<S> {
         let resumed = if agreed.is_resumed { " resumed" } else { "" };
         self.tls = format!("{agreed} {}{resumed}", rule.verdict()).into();
         Ok(agreed)
+    }
+
+    /// The upstream's certificates, leaf first; empty outside TLS and in a resumed session.
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        self.stream.records().map_or(&[], Records::peer_certificates)
     }
 
     /// Whether it is inside TLS.

@@ -38,7 +38,7 @@ use crate::resolve::Resolver;
 use crate::smtp::client::UpstreamReply;
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
-use crate::tls::client::{Connector, Demand};
+use crate::tls::client::{Connector, Dane, Demand};
 use crate::units::Moment;
 
 /// How often an ending worker looks whether its upstreams have answered.
@@ -256,9 +256,10 @@ impl<I: Io> Egress<I> {
                 let armour = self.armour.borrow();
                 (Arc::clone(&armour.demand), Rc::clone(&armour.connector))
             };
+            let tlsa = self.tlsa(&demand, destination, &address.0).await;
             let manner = Manner {
                 host_name: &config.relay_host_name,
-                wanted: demand.of(&address.0, &next_hop, None),
+                wanted: demand.of(&address.0, &next_hop, tlsa.as_ref()),
                 connector: &connector,
                 login: config.login.as_ref(),
                 mechanism: config.mechanism,
@@ -285,6 +286,23 @@ impl<I: Io> Egress<I> {
         Ok(None)
     }
 
+    /// What DNS says of a host at the two DANE levels; a host without a name has no records.
+    async fn tlsa(
+        &self,
+        demand: &Demand,
+        destination: &Destination<I::Stream>,
+        host: &Arc<str>,
+    ) -> Option<Dane> {
+        if !demand.asks_for_tlsa() || matches!(destination.address.host, UpstreamHost::Address(_)) {
+            return None;
+        }
+        let route = match &destination.address.host {
+            UpstreamHost::Mx(domain) if demand.asks_for_signed_route() => Some(domain),
+            _ => None,
+        };
+        Some(self.resolver.dane(host, destination.address.port, route).await)
+    }
+
     /// The reply for the client; our own misconfiguration is logged loudly.
     fn refusal(&self, stage: Stage, reply: &UpstreamReply, upstream: &str) -> Reply {
         if outcome::is_misconfiguration(reply) {
@@ -294,30 +312,20 @@ impl<I: Io> Egress<I> {
     }
 
     fn log_unusable(&self, pool: &Pool<I::Stream>, (host, address): &(Arc<str>, SocketAddr), why: &Unusable) {
-        let reason = match why {
-            Unusable::Connect(error) => error.to_string(),
-            Unusable::Broken(broken) => format!("{broken:?}"),
-            Unusable::Refused(reply) if outcome::is_misconfiguration(reply) => {
-                tracing::error!(event = "upstream_refuses_us", upstream = %pool.name, reply = %reply.to_reply());
-                return;
-            }
-            Unusable::Refused(reply) => reply.to_reply().to_string(),
-            Unusable::NoTls(None) => "TLS is required, but was not offered".to_owned(),
-            Unusable::NoTls(Some(reply)) => {
-                format!("TLS is required, but STARTTLS was refused: {}", reply.to_reply())
-            }
-            Unusable::Tls(fault) => format!("no TLS: {fault}"),
-            Unusable::Impossible(why) => format!("TLS cannot be had as required: {why}"),
-            Unusable::NoLogin(why) => {
-                tracing::error!(event = "login_impossible", upstream = %pool.name, %host, %address, reason = why);
-                return;
-            }
+        match why {
             Unusable::LoginRefused(reply) => {
-                tracing::error!(event = "upstream_refuses_us", upstream = %pool.name, reply = %reply.to_reply());
-                return;
+                tracing::error!(event = "upstream_refuses_us", upstream = %pool.name, %host, %address, reply = %reply.to_reply());
             }
-        };
-        tracing::warn!(event = "upstream_unusable", upstream = %pool.name, %host, %address, %reason);
+            Unusable::Refused(reply) if outcome::is_misconfiguration(reply) => {
+                tracing::error!(event = "upstream_refuses_us", upstream = %pool.name, %host, %address, reply = %reply.to_reply());
+            }
+            Unusable::NoLogin(reason) => {
+                tracing::error!(event = "login_impossible", upstream = %pool.name, %host, %address, reason);
+            }
+            _ => {
+                tracing::warn!(event = "upstream_unusable", upstream = %pool.name, %host, %address, reason = %why);
+            }
+        }
     }
 
     fn log_broken(&self, upstream: &str, broken: &Broken) {

@@ -15,7 +15,7 @@ use ringpost_ebpf::verdict::{Flow, Kernel, judge_flow};
 
 use super::advice::AttachMode;
 use super::bans::Bans;
-use super::config::{Config, Mode};
+use super::config::{Action, Config, Mode};
 use super::drops::Drops;
 use super::error::GateError;
 use super::host::{Host, Interface};
@@ -122,7 +122,8 @@ impl State {
     pub(super) fn attach_all(&mut self) {
         let choice = self.host.choose(&self.config.interfaces, &self.listeners());
         let is_wanted = |on: &Attached| {
-            choice.interfaces.iter().any(|it| it.index == on.interface.index && it.name == on.interface.name)
+            let same = |it: &&Interface| it.index == on.interface.index && it.name == on.interface.name;
+            choice.interfaces.iter().any(|it| same(&it) && modes(&self.config, it).contains(&on.mode))
         };
         let (stay, leave) = std::mem::take(&mut self.attached).into_iter().partition(is_wanted);
         self.attached = stay;
@@ -151,16 +152,10 @@ impl State {
     /// one. Another program on the interface ends the attempts: it would refuse them all.
     fn attach(&self, interface: &Interface) -> Result<Attached, GateError> {
         let base = self.loaded.counters(interface.index)?;
-        let modes = match self.config.mode {
-            Mode::Auto => &[AttachMode::Native, AttachMode::Generic][..],
-            Mode::Native => &[AttachMode::Native],
-            Mode::Generic => &[AttachMode::Generic],
-            Mode::Offload => &[AttachMode::Offload],
-        };
         let fits = interface.mtu <= STANDARD_MTU;
         let entries = if fits { [Entry::Linear, Entry::Frags] } else { [Entry::Frags, Entry::Linear] };
         let mut refused = GateError::NoInterface;
-        for mode in modes {
+        for mode in modes(&self.config, interface) {
             for entry in entries {
                 let Ok(program) = self.loaded.program(entry).and_then(Loaded::fd_of) else { continue };
                 match Link::attach(program.as_fd(), interface.index, *mode) {
@@ -364,6 +359,21 @@ impl State {
         }
         let own = self.host.own_addresses().into_iter().find(|own| own.is_ipv4() == is_v4)?;
         Some(SocketAddr::new(own, port))
+    }
+}
+
+/// The ways to attach, in the order they are tried.
+///
+/// A veth hands on what a native XDP_TX sends only where its other end runs XDP too, which a container's mostly does
+/// not: resets would be lost there.
+fn modes(config: &Config, interface: &Interface) -> &'static [AttachMode] {
+    let is_veth = interface.kind.as_deref() == Some("veth");
+    match config.mode {
+        Mode::Auto if is_veth && config.action == Action::Reset => &[AttachMode::Generic],
+        Mode::Auto => &[AttachMode::Native, AttachMode::Generic],
+        Mode::Native => &[AttachMode::Native],
+        Mode::Generic => &[AttachMode::Generic],
+        Mode::Offload => &[AttachMode::Offload],
     }
 }
 

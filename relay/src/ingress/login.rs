@@ -105,7 +105,7 @@ impl Book {
 pub fn check_kept(password: &str) -> Result<(), Unusable> {
     let is_usable = match password {
         hash if is_bcrypt(hash) => hash.parse::<bcrypt::HashParts>().is_ok(),
-        hash if is_argon2(hash) => PasswordHash::new(hash).is_ok(),
+        hash if is_argon2(hash) => PasswordHash::new(hash).is_ok_and(|hash| hash.hash.is_some()),
         _ => true,
     };
     if is_usable { Ok(()) } else { Err(Unusable) }

@@ -11,9 +11,11 @@
 //! Must not: open a connection to an upstream, or let a peer's name grow memory without a bound.
 
 pub mod cache;
+mod dane;
 pub mod service;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -24,6 +26,8 @@ pub use service::Service;
 
 use crate::io::clock;
 use crate::limits;
+use crate::tls::client::Dane;
+use crate::units::Moment;
 
 /// How a name is to be looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,11 +80,35 @@ pub struct Query {
     pub answer: flume::Sender<Result<Resolution, Failure>>,
 }
 
+/// One question of a worker about the TLSA records of a host.
+#[derive(Debug)]
+pub struct ProofQuery {
+    /// The host, without the root's dot.
+    pub host: Arc<str>,
+    /// The port at which it takes mail.
+    pub port: u16,
+    /// The domain whose MX records must be signed too, where that is asked for.
+    pub signed_route: Option<Arc<str>>,
+    /// Where the answer goes, with how long it may be used.
+    pub answer: flume::Sender<(Dane, Duration)>,
+}
+
+/// Whether DNSSEC proves some records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signed {
+    /// All of them.
+    Yes,
+    /// Not all of them, as their zone says itself.
+    No,
+}
+
 /// What is asked of the service.
 #[derive(Debug)]
 pub enum Request {
     /// A name.
     Look(Query),
+    /// TLSA records.
+    Prove(ProofQuery),
     /// Use these name servers from now on, the system's where there are none, and read the system's files again.
     Configure(Vec<SocketAddr>),
 }
@@ -91,11 +119,15 @@ pub fn channel() -> (flume::Sender<Request>, flume::Receiver<Request>) {
     flume::bounded(limits::DNS_QUERIES_MAX)
 }
 
+/// Host, port, and the domain whose MX records must be signed.
+type ProofKey = (Arc<str>, u16, Option<Arc<str>>);
+
 /// A worker's way to addresses. It belongs to one thread.
 #[derive(Debug)]
 pub struct Resolver {
     service: flume::Sender<Request>,
     cache: RefCell<Cache>,
+    proofs: RefCell<HashMap<ProofKey, (Dane, Moment)>>,
     random: Cell<u64>,
 }
 
@@ -105,7 +137,7 @@ impl Resolver {
     pub fn new(service: flume::Sender<Request>) -> Self {
         // Not for secrets: the order among equals only has to differ between workers and processes.
         let random = Cell::new(RandomState::new().hash_one(0) | 1);
-        Self { service, cache: RefCell::default(), random }
+        Self { service, cache: RefCell::default(), proofs: RefCell::default(), random }
     }
 
     /// The hosts of a name. Waits for the service where the name is not known, at most
@@ -128,8 +160,41 @@ impl Resolver {
         result
     }
 
+    /// What DNSSEC proves of the TLSA records of a host (RFC 7672); with `signed_route`, only where the MX records of
+    /// that domain are proved too. Waits as [`Self::resolve`] does.
+    pub async fn dane(&self, host: &Arc<str>, port: u16, signed_route: Option<&Arc<str>>) -> Dane {
+        let key = (Arc::clone(host), port, signed_route.cloned());
+        let now = clock::now();
+        if let Some((dane, until)) = self.proofs.borrow().get(&key)
+            && now < *until
+        {
+            return dane.clone();
+        }
+        let (dane, valid_for) = self.ask_for_proof(&key).await;
+        let mut proofs = self.proofs.borrow_mut();
+        if proofs.len() >= limits::DNS_CACHE_NAMES_MAX {
+            proofs.retain(|_, (_, until)| now < *until);
+        }
+        // Where all of them are fresh still, the newest is asked for again each time.
+        if proofs.len() < limits::DNS_CACHE_NAMES_MAX {
+            proofs.insert(key, (dane.clone(), clock::now().after(valid_for)));
+        }
+        dane
+    }
+
+    async fn ask_for_proof(&self, (host, port, route): &ProofKey) -> (Dane, Duration) {
+        let (answer, answered) = flume::bounded(1);
+        let query = ProofQuery { host: Arc::clone(host), port: *port, signed_route: route.clone(), answer };
+        let failed = |reason: &str| (Dane::Unknown(reason.to_owned()), limits::DNS_TRANSIENT_TTL);
+        match self.service.try_send(Request::Prove(query)) {
+            Ok(()) => answered.recv_async().await.unwrap_or_else(|_| failed("the resolver has ended")),
+            Err(_) => failed("too many look-ups"),
+        }
+    }
+
     /// Forgets everything, as a reload or a flush asks.
     pub fn forget(&self) {
+        self.proofs.borrow_mut().clear();
         self.cache.borrow_mut().clear();
     }
 

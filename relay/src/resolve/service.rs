@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use hickory_resolver::config::{
@@ -17,20 +18,24 @@ use hickory_resolver::config::{
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::dnssec::TrustAnchors;
 use hickory_resolver::proto::op::{Query as DnsQuery, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
-use hickory_resolver::{Hosts, TokioResolver};
+use hickory_resolver::{Hosts, ResolverBuilder, TokioResolver};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::{Failure, Host, Kind, Query, Request, Resolution};
+use super::dane::Prover;
+use super::{Failure, Host, Kind, ProofQuery, Query, Request, Resolution};
 use crate::limits;
+use crate::tls::client::Dane;
 
 /// The look-ups of the process. Runs on tokio.
 pub struct Service {
     requests: flume::Receiver<Request>,
     lookups: Arc<Lookups>,
+    anchors: Option<Arc<TrustAnchors>>,
 }
 
 /// Who waits for a name.
@@ -42,21 +47,41 @@ impl Service {
     /// A service that asks these name servers; the system's where there are none.
     #[must_use]
     pub fn new(requests: flume::Receiver<Request>, servers: &[SocketAddr]) -> Self {
-        Self { requests, lookups: Arc::new(Lookups::new(servers)) }
+        Self { requests, lookups: Arc::new(Lookups::new(servers, None)), anchors: None }
+    }
+
+    /// Trusts the DNSSEC keys in this file instead of the root's. May block.
+    ///
+    /// # Errors
+    /// Why they cannot be used.
+    pub fn trusting(mut self, servers: &[SocketAddr], path: &Path) -> Result<Self, String> {
+        let anchors = TrustAnchors::from_file(path).map_err(|error| error.to_string())?;
+        if anchors.is_empty() {
+            return Err("holds no DNSKEY record".to_owned());
+        }
+        self.anchors = Some(Arc::new(anchors));
+        self.lookups = Arc::new(Lookups::new(servers, self.anchors.as_ref()));
+        Ok(self)
     }
 
     /// Answers questions until nobody can ask any more.
     pub async fn run(mut self) {
         let mut waiting = Waiting::new();
         let mut running: JoinSet<Done> = JoinSet::new();
+        let mut proving: JoinSet<()> = JoinSet::new();
         loop {
-            let has_room = running.len() < limits::DNS_LOOKUPS_MAX;
+            let has_room = running.len() + proving.len() < limits::DNS_LOOKUPS_MAX;
             tokio::select! {
                 request = self.requests.recv_async(), if has_room => match request {
                     Ok(Request::Look(query)) => self.look(query, &mut waiting, &mut running),
-                    Ok(Request::Configure(servers)) => self.lookups = Arc::new(Lookups::new(&servers)),
+                    Ok(Request::Prove(query)) => self.prove(query, &mut proving),
+                    Ok(Request::Configure(servers)) => {
+                        self.lookups = Arc::new(Lookups::new(&servers, self.anchors.as_ref()));
+                    }
                     Err(flume::RecvError::Disconnected) => return,
                 },
+                // A proof gives its answer itself.
+                Some(_) = proving.join_next() => {}
                 Some(done) = running.join_next() => {
                     // A look-up that panicked leaves its askers without an answer: their channel closes.
                     if let Ok((question, answer)) = done {
@@ -67,6 +92,19 @@ impl Service {
                 }
             }
         }
+    }
+
+    fn prove(&self, query: ProofQuery, proving: &mut JoinSet<()>) {
+        let lookups = Arc::clone(&self.lookups);
+        proving.spawn(async move {
+            let proof = timeout(limits::DNS_LOOKUP_TIMEOUT, lookups.prover.prove(&query)).await;
+            let late = |_elapsed| {
+                let reason = "name servers did not answer in time".to_owned();
+                (Dane::Unknown(reason), limits::DNS_TRANSIENT_TTL)
+            };
+            // Whoever asked may be gone.
+            let _ = query.answer.send(proof.unwrap_or_else(late));
+        });
     }
 
     fn look(&self, query: Query, waiting: &mut Waiting, running: &mut JoinSet<Done>) {
@@ -90,6 +128,7 @@ struct Lookups {
     /// `None`: the system's configuration is unreadable; every look-up that needs DNS fails for the moment.
     resolver: Option<TokioResolver>,
     hosts: Arc<Hosts>,
+    prover: Prover,
 }
 
 /// The addresses of one name and how long they are valid.
@@ -108,9 +147,10 @@ enum Records {
 }
 
 impl Lookups {
-    fn new(servers: &[SocketAddr]) -> Self {
+    fn new(servers: &[SocketAddr], anchors: Option<&Arc<TrustAnchors>>) -> Self {
         let hosts = Arc::new(Hosts::from_system().unwrap_or_default());
-        Self { resolver: resolver(servers, &hosts), hosts }
+        let prover = Prover::new(servers, &hosts, anchors);
+        Self { resolver: resolver(servers, &hosts), hosts, prover }
     }
 
     async fn resolve(&self, name: &Arc<str>, kind: Kind) -> Answer {
@@ -262,6 +302,13 @@ fn parse(name: &str, search: Search) -> Result<Name, Failure> {
 }
 
 fn resolver(servers: &[SocketAddr], hosts: &Arc<Hosts>) -> Option<TokioResolver> {
+    let mut resolver = builder(servers)?.build().ok()?;
+    resolver.set_hosts(Arc::clone(hosts));
+    Some(resolver)
+}
+
+/// A resolver in the making that asks these name servers; the system's where there are none.
+pub(super) fn builder(servers: &[SocketAddr]) -> Option<ResolverBuilder<TokioRuntimeProvider>> {
     let (config, mut options) = if servers.is_empty() {
         read_system_conf().ok()?
     } else {
@@ -277,9 +324,7 @@ fn resolver(servers: &[SocketAddr], hosts: &Arc<Hosts>) -> Option<TokioResolver>
     options.use_hosts_file = ResolveHosts::Always;
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
-    let mut resolver = builder.build().ok()?;
-    resolver.set_hosts(Arc::clone(hosts));
-    Some(resolver)
+    Some(builder)
 }
 
 fn name_server(server: &SocketAddr) -> NameServerConfig {

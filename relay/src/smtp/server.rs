@@ -246,6 +246,7 @@ impl Server {
         self.lines = Lines::default();
         self.hello = None;
         self.is_authenticated = false;
+        self.idle_commands = 0;
         self.profile.tls = true;
     }
 

@@ -83,6 +83,13 @@ impl Demand {
         }
     }
 
+    /// Whether the records that lead to the host must be proved as well: at `dane-only`. At `dane` a host is believed
+    /// on its own, as Postfix does (`smtp_tls_dane_insecure_mx_policy = dane`).
+    #[must_use]
+    pub fn asks_for_signed_route(&self) -> bool {
+        self.level == Level::DaneOnly
+    }
+
     /// Whether [`Self::of`] wants to know TLSA records.
     #[must_use]
     pub fn asks_for_tlsa(&self) -> bool {

@@ -49,6 +49,14 @@ impl Armour {
     }
 }
 
+/// What is wrong with the files that a configuration names: certificate and key, authorities. Touches nothing.
+#[must_use]
+pub fn mistakes(config: &Config) -> Vec<Unready> {
+    let certificate = config.certificate.as_ref().and_then(|pems| server::read(pems).err());
+    let demand = client::Demand::load(config).err();
+    certificate.map(Unready::Acceptor).into_iter().chain(demand.map(Unready::Demand)).collect()
+}
+
 /// Why TLS is not ready: a mistake in the configuration or its files.
 #[derive(Debug)]
 pub enum Unready {

@@ -18,7 +18,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError};
-use rustls::{ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use crate::io::Flight;
 use crate::io::buffer::{Buffer, Size};
@@ -28,7 +28,7 @@ use crate::meter::TlsVersion;
 /// One end of a TLS connection.
 ///
 /// Invariants: `start` is within `unread`, which is there only while it holds unopened octets; after `has_ended`
-/// nothing is opened any more.
+/// nothing is opened any more; after `has_failed` rustls is not asked for anything.
 pub struct Records {
     connection: Connection,
     unread: Option<Buffer>,
@@ -38,6 +38,7 @@ pub struct Records {
     /// Records that the protocol itself owes the peer: handshake, alerts, key updates.
     owed: Vec<u8>,
     has_ended: bool,
+    has_failed: bool,
 }
 
 enum Connection {
@@ -165,6 +166,7 @@ impl Records {
             plain: VecDeque::new(),
             owed: Vec::new(),
             has_ended: false,
+            has_failed: false,
         }
     }
 
@@ -182,7 +184,7 @@ impl Records {
             ProtocolVersion::TLSv1_3 => ("TLSv1.3", TlsVersion::V1_3),
             _ => ("TLSv1.2", TlsVersion::V1_2),
         };
-        let cipher = state.negotiated_cipher_suite()?.suite().as_str().unwrap_or("unknown");
+        let cipher = name_of(state.negotiated_cipher_suite()?.suite());
         let is_resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
         Some(Agreed { version, cipher, label, is_resumed })
     }
@@ -334,6 +336,27 @@ impl Records {
     }
 
     fn work(&mut self, work: Work<'_>) -> Result<Turn, Fault> {
+        if self.has_failed {
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        }
+        match self.turn_over(work) {
+            Ok(Turn::Ended) => {
+                self.has_ended = true;
+                self.unread = None;
+                self.start = 0;
+                Ok(Turn::Ended)
+            }
+            Ok(Turn::Open) if self.is_handshaking() => Ok(Turn::NeedsOctets),
+            Ok(turn) => Ok(turn),
+            Err(error) => {
+                self.has_failed = true;
+                self.owe_alert();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn turn_over(&mut self, work: Work<'_>) -> Result<Turn, rustls::Error> {
         let octets = match &mut self.unread {
             Some(buffer) => &mut buffer.filled_mut()[self.start..],
             None => &mut [],
@@ -354,35 +377,15 @@ impl Records {
             self.unread = None;
             self.start = 0;
         }
-        match turn {
-            Ok(Turn::Ended) => {
-                self.has_ended = true;
-                self.unread = None;
-                self.start = 0;
-                Ok(Turn::Ended)
-            }
-            Ok(Turn::Open) if self.is_handshaking() => Ok(Turn::NeedsOctets),
-            Ok(turn) => Ok(turn),
-            Err(error) => {
-                self.owe_alert();
-                Err(error.into())
-            }
-        }
+        turn
     }
 
-    /// What the peer is to hear about its fault; rustls has it ready after an error.
+    /// What the peer is to hear about its fault; rustls has it ready after an error, and must not be given anything
+    /// to read any more: that it takes for a fault of ours, and panics.
     fn owe_alert(&mut self) {
-        for _ in 0..ALERT_TURNS_MAX {
-            let mut side = Side { plain: &mut self.plain, owed: &mut self.owed };
-            let turn = match &mut self.connection {
-                Connection::Server(connection) => {
-                    side.take_up(connection.process_tls_records(&mut []).state, Work::default())
-                }
-                Connection::Client(connection) => {
-                    side.take_up(connection.process_tls_records(&mut []).state, Work::default())
-                }
-            };
-            if !matches!(turn, Ok(Turn::Moved)) {
+        while self.state().wants_write() {
+            // The error is known; a second one adds nothing.
+            if self.turn_over(Work::default()).is_err() {
                 return;
             }
         }
@@ -478,6 +481,16 @@ impl Sealed<'_> {
     }
 }
 
+/// The suite's name in the registry of IANA; rustls marks those of TLS 1.3 in its own way.
+fn name_of(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or("unknown"),
+    }
+}
+
 /// Octets of the record that these octets begin, header included; a header where not even that is whole.
 fn record_octets(octets: &[u8]) -> usize {
     match octets {
@@ -489,5 +502,6 @@ fn record_octets(octets: &[u8]) -> usize {
 
 /// Octets of a record's header (RFC 8446 §5.1).
 const HEADER_OCTETS: usize = 5;
-/// An alert is encoded and counted as sent in two turns; a few more are no harm.
-const ALERT_TURNS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,14 @@ impl Upstream {
     /// # Panics
     /// When no port can be had.
     pub fn start(script: Script) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at(TcpListener::bind("127.0.0.1:0").expect("a free port"), script)
+    }
+
+    /// An upstream that follows a script at a place that was bound before.
+    ///
+    /// # Panics
+    /// When the listener is none.
+    pub fn start_at(listener: TcpListener, script: Script) -> Self {
         let address = listener.local_addr().expect("a bound address");
         let record = Arc::new(Watched::new(Record::default()));
         let streams = Arc::new(Mutex::new(Vec::new()));

@@ -39,6 +39,10 @@ impl Record {
 pub struct Connection {
     /// Command lines without their CRLF.
     pub commands: Vec<String>,
+    /// How the handshake ended, where one was begun.
+    pub handshake: Option<Result<(), String>>,
+    /// Whether a login came outside TLS.
+    pub login_in_clear: bool,
     /// How it ended; none while it is open.
     pub end: Option<End>,
     /// Breaches of RFC 5321, RFC 2920 and the offers of this upstream.

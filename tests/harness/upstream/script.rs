@@ -1,6 +1,8 @@
 //! What an upstream answers at which stage. A script is a list of rules; the first that fits is followed.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::ServerConfig;
 
 use crate::wait::Latch;
 
@@ -13,6 +15,12 @@ pub enum Stage {
     Ehlo,
     /// HELO
     Helo,
+    /// STARTTLS
+    StartTls,
+    /// AUTH
+    Auth,
+    /// A response within AUTH.
+    AuthResponse,
     /// MAIL
     Mail,
     /// RCPT
@@ -96,6 +104,10 @@ struct Rule {
 #[derive(Debug)]
 pub struct Script {
     capabilities: Vec<String>,
+    /// Offered inside TLS only.
+    inside: Vec<String>,
+    tls: Option<Arc<ServerConfig>>,
+    implicit: bool,
     rules: Mutex<Vec<Rule>>,
 }
 
@@ -109,7 +121,42 @@ impl Script {
     /// Offers what a Postfix offers, but no CHUNKING and no DSN.
     pub fn new() -> Self {
         let offered = ["PIPELINING", "SIZE 0", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"];
-        Self { capabilities: offered.map(str::to_owned).into(), rules: Mutex::default() }
+        Self {
+            capabilities: offered.map(str::to_owned).into(),
+            rules: Mutex::default(),
+            inside: Vec::new(),
+            tls: None,
+            implicit: false,
+        }
+    }
+
+    /// Offers STARTTLS with this certificate.
+    pub fn with_tls(mut self, config: Arc<ServerConfig>) -> Self {
+        self.tls = Some(config);
+        self.offering("STARTTLS")
+    }
+
+    /// Speaks TLS from the first octet, with this certificate.
+    pub fn inside_tls(mut self, config: Arc<ServerConfig>) -> Self {
+        self.tls = Some(config);
+        self.implicit = true;
+        self
+    }
+
+    /// Offers this too, inside TLS only.
+    pub fn offering_inside(mut self, capability: &str) -> Self {
+        self.inside.push(capability.to_owned());
+        self
+    }
+
+    /// Whether TLS begins with the first octet.
+    pub(super) fn is_implicit(&self) -> bool {
+        self.implicit
+    }
+
+    /// The certificate for handshakes.
+    pub(super) fn config(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.clone()
     }
 
     /// Offers this too; in place of an older offer of the same keyword.
@@ -148,12 +195,15 @@ impl Script {
 
     /// Whether EHLO names this keyword.
     pub(super) fn offers(&self, name: &str) -> bool {
-        self.capabilities.iter().any(|known| keyword(known).eq_ignore_ascii_case(name))
+        let offered = self.capabilities.iter().chain(&self.inside);
+        offered.map(String::as_str).any(|known| keyword(known).eq_ignore_ascii_case(name))
     }
 
     /// The reply to EHLO.
-    pub(super) fn ehlo(&self) -> String {
-        let lines = std::iter::once("upstream.test").chain(self.capabilities.iter().map(String::as_str));
+    pub(super) fn ehlo(&self, is_secure: bool) -> String {
+        let always = self.capabilities.iter().filter(|known| !is_secure || keyword(known) != "STARTTLS");
+        let inside = self.inside.iter().filter(|_| is_secure);
+        let lines = std::iter::once("upstream.test").chain(always.chain(inside).map(String::as_str));
         let lines: Vec<&str> = lines.collect();
         let (last, before) = lines.split_last().unwrap_or((&"", &[]));
         before.iter().map(|line| format!("250-{line}\n")).chain([format!("250 {last}")]).collect()

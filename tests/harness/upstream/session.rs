@@ -9,6 +9,7 @@ use socket2::SockRef;
 
 use super::record::{Connection, End, Framing, Mail, Recipient, Record};
 use super::script::{Act, Script, Stage};
+use crate::pipe::Pipe;
 use crate::wait::Watched;
 use crate::wire;
 
@@ -25,7 +26,7 @@ enum State {
 }
 
 pub(super) struct Session {
-    stream: TcpStream,
+    pipe: Pipe,
     script: Arc<Script>,
     record: Arc<Watched<Record>>,
     id: usize,
@@ -43,19 +44,22 @@ impl Session {
             record.connections.push(Connection::default());
             record.connections.len() - 1
         });
-        Self { stream, script, record, id, state: State::Fresh, unread: Vec::new() }
+        Self { pipe: Pipe::Plain(stream), script, record, id, state: State::Fresh, unread: Vec::new() }
     }
 
     pub(super) fn serve(mut self) {
         // Where these cannot be set the test still works, only more slowly.
-        self.stream.set_nodelay(true).ok();
-        self.stream.set_read_timeout(Some(IDLE)).ok();
+        self.pipe.socket().set_nodelay(true).ok();
+        self.pipe.socket().set_read_timeout(Some(IDLE)).ok();
         let end = self.converse().err().unwrap_or(End::Closed);
-        self.stream.shutdown(std::net::Shutdown::Both).ok();
+        self.pipe.socket().shutdown(std::net::Shutdown::Both).ok();
         self.record.update(|record| record.connections[self.id].end = Some(end));
     }
 
     fn converse(&mut self) -> Result<(), End> {
+        if self.script.is_implicit() {
+            self.shake_hands()?;
+        }
         self.act(Stage::Connect, "", "220 upstream.test ESMTP")?;
         loop {
             let line = self.read_line()?;
@@ -63,7 +67,7 @@ impl Session {
             let verb = line.split([' ', ':']).next().unwrap_or("").to_ascii_uppercase();
             match verb.as_str() {
                 "EHLO" => {
-                    let reply = self.script.ehlo();
+                    let reply = self.script.ehlo(self.pipe.is_secure());
                     self.greet(Stage::Ehlo, &line, &reply)?;
                 }
                 "HELO" => self.greet(Stage::Helo, &line, "250 upstream.test")?,
@@ -78,6 +82,12 @@ impl Session {
                 "NOOP" => {
                     self.act(Stage::Noop, &line, "250 2.0.0 Ok")?;
                 }
+                "STARTTLS" => {
+                    if self.act(Stage::StartTls, &line, "220 2.0.0 Go on")? == 220 {
+                        self.shake_hands()?;
+                    }
+                }
+                "AUTH" => self.auth(&line)?,
                 "QUIT" => {
                     self.act(Stage::Quit, &line, "221 2.0.0 Bye")?;
                     return Err(End::Quit);
@@ -94,6 +104,38 @@ impl Session {
         self.end_transaction();
         if self.act(stage, line, reply)? / 100 == 2 {
             self.state = State::Greeted;
+        }
+        Ok(())
+    }
+
+    /// The handshake, after which everything begins anew (RFC 3207 §4.2).
+    fn shake_hands(&mut self) -> Result<(), End> {
+        if !self.unread.is_empty() {
+            self.breach("octets after STARTTLS before its reply".to_owned());
+        }
+        self.unread.clear();
+        let result = match self.script.config() {
+            Some(config) => self.pipe.accept(&config).map_err(|error| error.to_string()),
+            None => Err("no certificate".to_owned()),
+        };
+        self.state = State::Fresh;
+        self.record.update(|record| record.connections[self.id].handshake = Some(result.clone()));
+        result.map_err(|_| End::Closed)
+    }
+
+    /// AUTH with its responses; a 334 asks for another one.
+    fn auth(&mut self, line: &str) -> Result<(), End> {
+        let secure = self.pipe.is_secure();
+        self.record.update(|record| {
+            let place = &mut record.connections[self.id];
+            place.login_in_clear |= !secure;
+        });
+        let mut stage = Stage::Auth;
+        let mut line = line.to_owned();
+        while self.act(stage, &line, "235 2.7.0 Welcome")? == 334 {
+            line = self.read_line()?;
+            self.note(&line);
+            stage = Stage::AuthResponse;
         }
         Ok(())
     }
@@ -250,10 +292,10 @@ impl Session {
             let written = match act {
                 Act::Say(text) => {
                     code = text.get(..3).and_then(|digits| digits.parse().ok()).unwrap_or(0);
-                    self.stream.write_all(format!("{}\r\n", text.replace('\n', "\r\n")).as_bytes())
+                    self.pipe.write_all(format!("{}\r\n", text.replace('\n', "\r\n")).as_bytes())
                 }
-                Act::Raw(octets) => self.stream.write_all(octets),
-                Act::Dribble(octets) => octets.iter().try_for_each(|octet| self.stream.write_all(&[*octet])),
+                Act::Raw(octets) => self.pipe.write_all(octets),
+                Act::Dribble(octets) => octets.iter().try_for_each(|octet| self.pipe.write_all(&[*octet])),
                 Act::Wait(latch) => {
                     if !latch.pass() {
                         self.breach("a latch was never opened".to_owned());
@@ -262,7 +304,7 @@ impl Session {
                 }
                 Act::Close => return Err(End::Ours),
                 Act::Reset => {
-                    SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).ok();
+                    SockRef::from(self.pipe.socket()).set_linger(Some(Duration::ZERO)).ok();
                     return Err(End::Ours);
                 }
             };
@@ -291,7 +333,7 @@ impl Session {
     fn fill(&mut self) -> Result<(), End> {
         let mut octets = [0; 64 * 1024];
         loop {
-            match self.stream.read(&mut octets) {
+            match self.pipe.read(&mut octets) {
                 Ok(0) => return Err(End::Closed),
                 Ok(count) => {
                     self.unread.extend_from_slice(&octets[..count]);

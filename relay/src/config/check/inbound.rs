@@ -21,6 +21,7 @@ use super::super::variables::{
 use crate::config::control;
 use crate::ingress::Config;
 use crate::ingress::config::{BareNewline, Login};
+use crate::ingress::login::check_kept;
 use crate::policy::acl::{AddressList, Networks};
 
 impl Checker<'_> {
@@ -228,6 +229,7 @@ fn user(line: &str) -> Result<Login, Wrong> {
     if name.trim().is_empty() || password.is_empty() {
         return Err(Wrong::default());
     }
+    check_kept(password).map_err(|_| Wrong::because("with a whole bcrypt or argon2 hash, or plain"))?;
     Ok(Login { name: plain_text(name.trim())?, password: SecretString::from(password) })
 }
 

@@ -11,12 +11,13 @@ use super::super::features::Feature;
 use super::super::report::Origin;
 use super::super::values::{Wrong, duration, rate, word};
 use super::super::variables::{
-    DELIVERY_PATIENCE, DKIM_DOMAIN, DKIM_KEY, DKIM_SELECTOR, DNS_SERVERS, EIGHTBIT, EXT_RELAY_HOST,
-    MAIL_FROM_FQDN, OUTGOING_SMTP_AUTH, OUTGOING_SMTP_LOGIN, OUTGOING_SMTP_MECHANISM, OUTGOING_SMTP_PASSWORD,
-    UPSTREAM_CONNECTIONS, UPSTREAM_IDLE, UPSTREAM_MESSAGES_PER_CONNECTION, UPSTREAM_RATE,
+    DELIVERY_PATIENCE, DKIM_DOMAIN, DKIM_KEY, DKIM_SELECTOR, DNS_SERVERS, DNS_TRUST_ANCHORS, EIGHTBIT,
+    EXT_RELAY_HOST, MAIL_FROM_FQDN, OUTGOING_SMTP_AUTH, OUTGOING_SMTP_LOGIN, OUTGOING_SMTP_MECHANISM,
+    OUTGOING_SMTP_PASSWORD, UPSTREAM_CONNECTIONS, UPSTREAM_IDLE, UPSTREAM_MESSAGES_PER_CONNECTION,
+    UPSTREAM_RATE,
 };
 use super::inbound::plain_text;
-use super::process::pem_text;
+use super::process::{pem_text, readable_path};
 use super::{SUBMISSIONS_PORT, TLS_PORT_UNBUILT};
 use crate::egress::Config;
 use crate::egress::config::{
@@ -39,6 +40,7 @@ impl Checker<'_> {
             SYSTEM_RESOLVER => Ok(None),
             address => name_server(address).map(Some),
         });
+        let dns_trust_anchors = self.maybe(&DNS_TRUST_ANCHORS, readable_path);
         let dkim = self.dkim();
         Some(Config {
             relay_host_name: name?.clone(),
@@ -52,6 +54,7 @@ impl Checker<'_> {
             upstream_rate: upstream_rate?,
             eightbit: eightbit?,
             dns_servers: dns_servers?.into_iter().flatten().collect(),
+            dns_trust_anchors: dns_trust_anchors?,
             dkim: dkim?,
         })
     }

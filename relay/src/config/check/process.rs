@@ -190,7 +190,7 @@ fn path(text: &str) -> Result<PathBuf, Wrong> {
     (path.is_absolute() && !text.contains('\0')).then(|| path.to_owned()).ok_or_else(Wrong::default)
 }
 
-fn readable_path(text: &str) -> Result<PathBuf, Wrong> {
+pub(super) fn readable_path(text: &str) -> Result<PathBuf, Wrong> {
     let path = path(text)?;
     read(&path).map_err(|error| Wrong::because(error.to_string()))?;
     Ok(path)

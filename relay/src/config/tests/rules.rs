@@ -217,9 +217,18 @@ fn the_incoming_login_is_three_variables_or_none() {
 
 #[test]
 fn further_logins_come_in_lines() {
-    let logins = started(&[("INCOMING_SMTP_USERS", "a@x:p#1:2\n\nb@x:$2y$05$h")]).config().ingress.logins;
+    let logins = started(&[(
+        "INCOMING_SMTP_USERS",
+        "a@x:p#1:2\n\nb@x:$2b$05$abcdefghijklmnopqrstuuxsbsaBxjcdKF1gjwf5R/Y4ftAE9sRq2",
+    )])
+    .config()
+    .ingress
+    .logins;
     let pairs: Vec<_> = logins.iter().map(|login| (&*login.name, login.password.expose_secret())).collect();
-    assert_eq!(pairs, [("a@x", "p#1:2"), ("b@x", "$2y$05$h")]);
+    assert_eq!(
+        pairs,
+        [("a@x", "p#1:2"), ("b@x", "$2b$05$abcdefghijklmnopqrstuuxsbsaBxjcdKF1gjwf5R/Y4ftAE9sRq2")]
+    );
 }
 
 #[test]

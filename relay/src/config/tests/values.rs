@@ -200,8 +200,12 @@ const ROWS: &[Row] = &[
     row_with("INCOMING_SMTP_AUTHPASSWORD", LOGIN, &["secret", " blanks count ", "off"], &[]),
     row(
         "INCOMING_SMTP_USERS",
-        &["a:b", "a@x:b:c\nb@x:$2y$05$abc", "a:b\r\n\r\nc:d"],
-        &["a", "a:", ":b", "a:b\nc", "a:b\na:c"],
+        &[
+            "a:b",
+            "a@x:b:c\nb@x:$2b$05$abcdefghijklmnopqrstuuxsbsaBxjcdKF1gjwf5R/Y4ftAE9sRq2",
+            "a:b\r\n\r\nc:d",
+        ],
+        &["a", "a:", ":b", "a:b\nc", "a:b\na:c", "a:$2y$05$abc", "a:$argon2id$v=19"],
     ),
     row_with("OUTGOING_SMTP_LOGIN", OUT, &["AKIA+/=", "none"], &["a\nb"]),
     row_with("OUTGOING_SMTP_PASSWORD", OUT, &["secret", "#,; \"'"], &[]),
@@ -258,6 +262,7 @@ const ROWS: &[Row] = &[
         &["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "XOAUTH2", "OAUTHBEARER", "plain"],
         &["DIGEST-MD5", "NTLM", "PLAIN LOGIN"],
     ),
+    row("DNS_TRUST_ANCHORS", &["/proc/self/status"], &["/nonexistent/keys", "keys"]),
     row(
         "DNS_SERVERS",
         &["192.0.2.53", "192.0.2.53:5353 [2001:db8::53]:53", "2001:db8::53", "/etc/resolv.conf"],

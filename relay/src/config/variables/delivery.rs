@@ -131,6 +131,17 @@ pub static DNS_SERVERS: Variable =
     Variable::new("DNS_SERVERS", Section::Upstream, Kind::NameServers, "", "Name servers to ask.")
         .else_said("those of `/etc/resolv.conf`");
 
+/// `DNS_TRUST_ANCHORS`.
+pub static DNS_TRUST_ANCHORS: Variable = Variable::new(
+    "DNS_TRUST_ANCHORS",
+    Section::Upstream,
+    Kind::Path,
+    "",
+    "DNSKEY records that DANE's proofs begin at, in zone file form; read at the start.",
+)
+.else_said("the root's")
+.needs(Feature::Tls, Without::Ineffective);
+
 /// `ROUTES`.
 pub static ROUTES: Variable = Variable::new(
     "ROUTES",

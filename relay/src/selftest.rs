@@ -1,0 +1,345 @@
+//! `ringpost selftest`: connects to the upstream as a worker would, shows what it finds, sends one message if asked.
+//!
+//! It uses the very code of the data plane, on one ring of its own, with its own look-ups: what it shows is what the
+//! daemon does. A certificate that is refused is shown all the same, on a second connection that carries nothing.
+//!
+//! It must not change anything here, nor show a secret.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::digest::{SHA256, digest};
+
+use crate::config::Config;
+use crate::egress::config::{NextHop, UpstreamAddress, UpstreamHost};
+use crate::egress::connect::{self, Manner, Unusable};
+use crate::egress::connection::Connection;
+use crate::egress::permit::PermitBook;
+use crate::egress::pool::{Claim, Place, Pool};
+use crate::egress::route;
+use crate::io::Io;
+use crate::io::clock;
+use crate::io::ladder::{self, Rung};
+use crate::io::ring::{RingIo, RingStream};
+use crate::limits::{TICK, UPSTREAM_ENVELOPE_TIMEOUT, UPSTREAM_QUIT_TIMEOUT, UPSTREAM_VERDICT_TIMEOUT};
+use crate::resolve::{self, Resolver, Service};
+use crate::smtp::client::{Client, MailOptions, RcptOptions};
+use crate::tls::client::{Connector, Dane, Demand, Wanted};
+use crate::tls::rule::Rule;
+use crate::tls::x509;
+use crate::trace::LocalTime;
+
+/// Runs the test and hands its report to `tell`, line by line. `true`: an upstream can be used, and took the message
+/// if there was one.
+///
+/// # Errors
+/// Nothing could be tried at all: why.
+pub fn run(config: &Config, recipient: Option<&str>, tell: &mut dyn FnMut(&str)) -> Result<bool, String> {
+    let demand = Demand::load(&config.tls)?;
+    let look_ups = serve_look_ups(config)?;
+    let (mut driver, _) = ladder::build(Rung::DeferTaskrun).map_err(|error| error.to_string())?;
+    let mut is_usable = false;
+    driver.block_on(async {
+        let io = RingIo::new(clock::unix_ms());
+        let ticking = io.clone();
+        io.spawn(async move {
+            loop {
+                ticking.sleep(TICK).await;
+                ticking.expire();
+            }
+        });
+        let connector = Connector::new(&demand);
+        let resolver = Resolver::new(look_ups);
+        let mut test = Test { config, io, demand: &demand, connector, resolver, tell };
+        is_usable = test.all(recipient).await;
+    });
+    Ok(is_usable)
+}
+
+/// Look-ups on a thread of their own; it ends with the process.
+fn serve_look_ups(config: &Config) -> Result<flume::Sender<resolve::Request>, String> {
+    let (look_ups, requests) = resolve::channel();
+    let mut service = Service::new(requests, &config.egress.dns_servers);
+    if let Some(path) = &config.egress.dns_trust_anchors {
+        service = service
+            .trusting(&config.egress.dns_servers, path)
+            .map_err(|why| format!("DNS_TRUST_ANCHORS: {why}"))?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error: io::Error| error.to_string())?;
+    let thread = std::thread::Builder::new().name("look-ups".to_owned());
+    thread.spawn(move || runtime.block_on(service.run())).map_err(|error| error.to_string())?;
+    Ok(look_ups)
+}
+
+/// A test under way.
+struct Test<'a> {
+    config: &'a Config,
+    io: RingIo,
+    demand: &'a Demand,
+    connector: Connector,
+    resolver: Resolver,
+    tell: &'a mut dyn FnMut(&str),
+}
+
+impl Test<'_> {
+    fn say(&mut self, line: &str) {
+        (self.tell)(line);
+    }
+
+    async fn all(&mut self, recipient: Option<&str>) -> bool {
+        let Some(upstreams) = self.upstreams(recipient) else {
+            self.say("mail goes to the recipients' own exchangers: --to names one");
+            return false;
+        };
+        for upstream in upstreams {
+            self.say(&format!("upstream {upstream}, level {}", level(self.demand)));
+            if self.upstream(&upstream, recipient).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn upstreams(&self, recipient: Option<&str>) -> Option<Vec<UpstreamAddress>> {
+        match &self.config.egress.next_hop {
+            NextHop::Upstreams(upstreams) => Some(upstreams.clone()),
+            NextHop::RecipientMx { port } => {
+                let domain = recipient?.rsplit_once('@')?.1;
+                Some(vec![UpstreamAddress { host: UpstreamHost::Mx(domain.into()), port: *port }])
+            }
+        }
+    }
+
+    async fn upstream(&mut self, upstream: &UpstreamAddress, recipient: Option<&str>) -> bool {
+        let addresses = match route::addresses(upstream, &self.resolver).await {
+            Ok(addresses) => addresses,
+            Err(unresolved) => {
+                self.say(&format!("  no address: {}", unresolved.reason));
+                return false;
+            }
+        };
+        for (host, address) in addresses {
+            self.say(&format!("  {host} at {address}"));
+            if let Some(connection) = self.address(upstream, &host, address).await {
+                return self.use_it(connection, recipient).await;
+            }
+        }
+        false
+    }
+
+    async fn address(
+        &mut self,
+        upstream: &UpstreamAddress,
+        host: &Arc<str>,
+        address: SocketAddr,
+    ) -> Option<Connection<RingStream>> {
+        let tlsa = self.tlsa(upstream, host).await;
+        let wanted = self.demand.of(host, &upstream.host.name(), tlsa.as_ref());
+        match self.connect(wanted.clone(), host, address, true).await {
+            Ok(connection) => {
+                self.show(&connection);
+                Some(connection)
+            }
+            Err(why) => {
+                self.say(&format!("    cannot be used: {why}"));
+                if matches!(why, Unusable::Tls(_)) {
+                    // Only to show what it is that was refused.
+                    let any = Wanted::Must(Rule::Any);
+                    if let Ok(connection) = self.connect(any, host, address, false).await {
+                        self.show_certificates(&connection);
+                        connection.quit(self.io.now().after(UPSTREAM_QUIT_TIMEOUT)).await;
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    async fn tlsa(&mut self, upstream: &UpstreamAddress, host: &Arc<str>) -> Option<Dane> {
+        if !self.demand.asks_for_tlsa() || matches!(upstream.host, UpstreamHost::Address(_)) {
+            return None;
+        }
+        let route = match &upstream.host {
+            UpstreamHost::Mx(domain) if self.demand.asks_for_signed_route() => Some(domain),
+            _ => None,
+        };
+        let dane = self.resolver.dane(host, upstream.port, route).await;
+        let said = match &dane {
+            Dane::Records(records) => format!("{} usable", records.len()),
+            Dane::Unusable => "signed, but none is usable".to_owned(),
+            Dane::None => "none that is signed".to_owned(),
+            Dane::Unknown(why) => format!("unknown: {why}"),
+        };
+        self.say(&format!("    TLSA records: {said}"));
+        Some(dane)
+    }
+
+    async fn connect(
+        &self,
+        wanted: Wanted,
+        host: &Arc<str>,
+        address: SocketAddr,
+        with_login: bool,
+    ) -> Result<Connection<RingStream>, Unusable> {
+        let handshakes = RefCell::default();
+        let egress = &self.config.egress;
+        let manner = Manner {
+            host_name: &egress.relay_host_name,
+            wanted,
+            connector: &self.connector,
+            login: egress.login.as_ref().filter(|_| with_login),
+            mechanism: egress.mechanism,
+            handshakes: &handshakes,
+        };
+        let target = (Arc::clone(host), address);
+        connect::connect(&self.io, &manner, target, self.place().await).await.map_err(|(why, _)| why)
+    }
+
+    /// The right to a connection, outside every pool.
+    async fn place(&self) -> Place {
+        loop {
+            let pool = Pool::<RingStream>::new("selftest".into(), PermitBook::default().of("selftest", 1));
+            if let Claim::Place(place) = pool.claim(|| self.io.now()).await {
+                return place;
+            }
+        }
+    }
+
+    fn show(&mut self, connection: &Connection<RingStream>) {
+        self.say(&format!("    TLS: {}", connection.tls));
+        self.show_certificates(connection);
+        let offered = connection.machine.capabilities();
+        let name = |is_offered: bool, name| if is_offered { name } else { "" };
+        let words = [
+            name(offered.pipelining, " PIPELINING"),
+            name(offered.chunking, " CHUNKING"),
+            name(offered.eight_bit_mime, " 8BITMIME"),
+            name(offered.smtputf8, " SMTPUTF8"),
+            name(offered.dsn, " DSN"),
+            name(offered.require_tls, " REQUIRETLS"),
+        ];
+        let size = offered.size_max().map_or(String::new(), |octets| format!(" SIZE {octets}"));
+        self.say(&format!("    it calls itself {} and offers{}{size}", offered.name, words.concat()));
+        let mechanisms: Vec<&str> = offered.mechanisms().collect();
+        let login = match &self.config.egress.login {
+            Some(login) => format!("logged in as {}", login.name),
+            None => "no login is configured".to_owned(),
+        };
+        self.say(&format!("    AUTH: offers {}; {login}", or_none(&mechanisms.join(" "))));
+    }
+
+    fn show_certificates(&mut self, connection: &Connection<RingStream>) {
+        for (number, certificate) in connection.peer_certificates().iter().enumerate() {
+            let mut line = format!("    certificate {number}: ");
+            if let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) {
+                let names: Vec<&str> = parsed.valid_dns_names().collect();
+                // Writing to a String cannot fail.
+                let _ = write!(line, "for {}, ", or_none(&names.join(" ")));
+            }
+            if let Some(parts) = x509::Parts::of(certificate) {
+                let _ = write!(line, "from {} to {}, ", date(parts.not_before), date(parts.not_after));
+                let _ = write!(line, "key SHA-256 {}, ", hex(parts.public_key));
+            }
+            let _ = write!(line, "SHA-256 {}", hex(certificate));
+            self.say(&line);
+        }
+    }
+
+    async fn use_it(&mut self, mut connection: Connection<RingStream>, recipient: Option<&str>) -> bool {
+        let is_done = match recipient {
+            Some(recipient) => match self.send(&mut connection, recipient).await {
+                Ok(reply) => {
+                    self.say(&format!("    sent to {recipient}: {reply}"));
+                    true
+                }
+                Err(why) => {
+                    self.say(&format!("    not sent to {recipient}: {why}"));
+                    false
+                }
+            },
+            None => true,
+        };
+        connection.quit(self.io.now().after(UPSTREAM_QUIT_TIMEOUT)).await;
+        is_done
+    }
+
+    /// One message from our postmaster; every reply is waited for.
+    async fn send(&self, connection: &mut Connection<RingStream>, recipient: &str) -> Result<String, String> {
+        let host_name = &self.config.egress.relay_host_name;
+        let sender = format!("postmaster@{host_name}");
+        let mut step = async |write: &mut dyn FnMut(&mut Client, &mut Vec<u8>) -> bool, wait: Duration| {
+            if !connection.command(|machine, out| write(machine, out)) {
+                return Err("the address cannot be said in a command".to_owned());
+            }
+            let exchanged = connection.exchange(self.io.now().after(wait)).await;
+            exchanged.map_err(|broken| format!("the connection was lost: {broken:?}"))?;
+            match connection.replies.pop() {
+                Some((_, reply)) if reply.is_positive() || reply.is_intermediate() => {
+                    Ok(reply.to_reply().to_string())
+                }
+                Some((_, reply)) => Err(reply.to_reply().to_string()),
+                None => Err("no reply".to_owned()),
+            }
+        };
+        let options = MailOptions::default();
+        step(&mut |machine, out| machine.mail(&sender, &options, out).is_ok(), UPSTREAM_ENVELOPE_TIMEOUT)
+            .await?;
+        let options = RcptOptions::default();
+        step(&mut |machine, out| machine.rcpt(recipient, &options, out).is_ok(), UPSTREAM_ENVELOPE_TIMEOUT)
+            .await?;
+        let data = &mut |machine: &mut Client, out: &mut Vec<u8>| {
+            machine.data(out);
+            true
+        };
+        step(data, UPSTREAM_ENVELOPE_TIMEOUT).await?;
+        let at = LocalTime { unix_ms: self.io.unix_ms(), offset_minutes: 0 };
+        let message = format!(
+            "From: <{sender}>\r\nTo: <{recipient}>\r\nSubject: ringpost selftest\r\nDate: {at}\r\n\
+             Message-ID: <{}.{:x}@{host_name}>\r\n\r\nringpost on {host_name} can send mail.\r\n",
+            at.unix_ms,
+            self.io.random(),
+        );
+        let body = &mut |machine: &mut Client, out: &mut Vec<u8>| {
+            out.extend_from_slice(message.as_bytes());
+            machine.end_of_data(out);
+            true
+        };
+        step(body, UPSTREAM_VERDICT_TIMEOUT).await
+    }
+}
+
+fn level(demand: &Demand) -> &'static str {
+    use crate::tls::config::Level;
+    match demand.level {
+        Level::None => "none",
+        Level::May => "may",
+        Level::Encrypt => "encrypt",
+        Level::Dane => "dane",
+        Level::DaneOnly => "dane-only",
+        Level::Fingerprint => "fingerprint",
+        Level::Verify => "verify",
+        Level::Secure => "secure",
+    }
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "nothing" } else { text }
+}
+
+fn date(seconds: Option<i64>) -> String {
+    match seconds.map(u64::try_from) {
+        Some(Ok(seconds)) => {
+            LocalTime { unix_ms: seconds.saturating_mul(1000), offset_minutes: 0 }.to_string()
+        }
+        _ => "an unknown time".to_owned(),
+    }
+}
+
+fn hex(octets: &[u8]) -> String {
+    digest(&SHA256, octets).as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
+}

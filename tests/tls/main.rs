@@ -1,0 +1,10 @@
+//! TLS and logins against the real daemon: every level against every defect, injection both ways, certificates.
+
+mod certificates;
+mod dane;
+mod inbound;
+mod injection;
+mod levels;
+mod login_in;
+mod login_out;
+mod secrets;
