@@ -19,13 +19,13 @@ pub(crate) struct Ledger {
 }
 
 /// Where a stray reply was said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Behind {
-    /// Behind the answer to a chunk, with the next chunk perhaps on its way: it is taken for the answer to that one, and
-    /// all answers are one off from there on. No client of SMTP can tell.
-    MoreToAnswer,
     /// Behind an answer that the relay waits for before it goes on.
     TheLast,
+    /// Behind the answer to a chunk with the next one on its way, or in a group whose answers come one by one: it is taken
+    /// for the next answer, and all are one off from there on. No client of SMTP can tell.
+    MoreToAnswer,
 }
 
 /// What the scene excuses.

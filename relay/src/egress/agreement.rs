@@ -69,10 +69,13 @@ impl<I: Io> Agreement<I> {
         self.egress.io.tick().after(wait)
     }
 
-    /// The parked connection, or another one for the same agreement.
+    /// The parked connection, or another one for the same agreement: a connection on which the upstream has spoken
+    /// unasked, or closed, carries it no more (I6).
     async fn hand(&mut self, recipient: Rcpt) -> Result<Hand<I>, Reply> {
-        if let Some(connection) = self.unpark() {
-            return Ok(Hand { connection, is_reused: false, is_agreed: true });
+        match self.unpark() {
+            Some(connection) if connection.has_spoken() => self.discard(connection),
+            Some(connection) => return Ok(Hand { connection, is_reused: false, is_agreed: true }),
+            None => {}
         }
         let Claimed { pool, connection, is_reused } = self.egress.claim(&recipient).await?;
         self.upstream.clear();

@@ -98,8 +98,13 @@ impl<I: Io> UpstreamStream<I> {
         match std::mem::replace(&mut self.stage, Progress::Lost) {
             Progress::Streaming(form, connection) => Ok((form, connection)),
             Progress::Open(form) => {
-                if let Some(connection) = self.agreement.unpark() {
-                    return Ok((form, connection));
+                match self.agreement.unpark() {
+                    // Nobody owes a reply here: it would be taken for that of a chunk, and the last one's for the verdict.
+                    Some(connection) if form == Form::Plain && connection.has_spoken() => {
+                        return Err(self.agreement.lose(*connection, &Broken::Violation(Violation::Stray)));
+                    }
+                    Some(connection) => return Ok((form, connection)),
+                    None => {}
                 }
                 let (again, connection) = self.open_stage(envelope).await?;
                 if again == form {
@@ -273,7 +278,6 @@ impl<I: Io> Sink for UpstreamStream<I> {
         rest: &mut Flight,
         content: Content,
     ) -> Result<Custody, Reply> {
-        let was_streaming = matches!(self.stage, Progress::Streaming(..));
         let (form, connection) = self.streaming(envelope).await?;
         if content.has_8bit
             && !connection.machine.capabilities().eight_bit_mime
@@ -282,12 +286,8 @@ impl<I: Io> Sink for UpstreamStream<I> {
             self.agreement.abort(*connection);
             return Err(reply::EIGHTBIT_NOT_SUPPORTED);
         }
-        // While chunks are on the way their answers come; everything else that comes now would be taken for the verdict.
-        if (form == Form::Stuffed || !was_streaming) && connection.has_spoken() {
-            return Err(match form {
-                Form::Stuffed => self.early_verdict(connection).await,
-                Form::Plain => self.agreement.lose(*connection, &Broken::Violation(Violation::Stray)),
-            });
+        if form == Form::Stuffed && connection.has_spoken() {
+            return Err(self.early_verdict(connection).await);
         }
         self.conclude(form, connection, rest).await
     }
