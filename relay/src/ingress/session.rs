@@ -3,7 +3,11 @@
 //! The loop of [`Session::serve`] owns the control flow: the helpers below it decide and return, only the loop and what
 //! it calls directly wait. Replies of one batch of input are gathered and sent once.
 //!
+//! TLS and logins are in [`access`].
+//!
 //! What it must not do: parse, judge a reply of an upstream, or say 250 to a message without [`Custody`].
+
+mod access;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -15,23 +19,18 @@ use bytes::Bytes;
 
 use super::body::Body;
 use super::sink::{self, Next, Sink};
-use super::{Ingress, log, login};
+use super::{Ingress, log};
 use crate::custody::Custody;
 use crate::envelope::{Envelope, Peer};
 use crate::io::buffer::{Buffer, Size};
 use crate::io::{Io, Stream, Waiting};
-use crate::limits::{
-    FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, REPLY_TIMEOUT, SLOW_START, TLS_HANDSHAKE_TIMEOUT,
-};
-use crate::meter::{
-    AuthOutcome, HandshakeOutcome, Listener, RecipientOutcome, SessionOutcome, TlsSide, TlsVersion,
-};
-use crate::smtp::auth::Credentials;
+use crate::limits::{FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, REPLY_TIMEOUT, SLOW_START};
+use crate::meter::{Listener, RecipientOutcome, SessionOutcome};
 use crate::smtp::body::Framing;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply, ReplyBuf};
 use crate::smtp::server::{Answer, Ending, Event, Question, Server};
-use crate::tls::{Agreed, Fault, Link, Records};
+use crate::tls::{Agreed, Link};
 use crate::units::{Moment, SessionId};
 
 /// One session.
@@ -157,47 +156,6 @@ impl<I: Io, S: Sink> Session<I, S> {
         }
     }
 
-    async fn start_tls(&mut self) -> Flow {
-        self.send_replies().await?;
-        // RFC 3207 §4.2: what came before TLS was anybody's (invariant 5).
-        self.input = Bytes::new();
-        self.secure().await?;
-        self.machine.tls_started();
-        self.user = None;
-        self.waiting_since = self.ingress.io.tick();
-        ControlFlow::Continue(())
-    }
-
-    /// Does the handshake. There is no way back from a failed one.
-    async fn secure(&mut self) -> Flow {
-        let Some(acceptor) = self.ingress.acceptor() else {
-            return ControlFlow::Break(SessionOutcome::Fault);
-        };
-        // What came behind a PROXY header belongs to the handshake.
-        let early = std::mem::take(&mut self.input);
-        let by = self.ingress.io.now().after(TLS_HANDSHAKE_TIMEOUT);
-        let result = match Records::server(acceptor.config(self.peer.listener)) {
-            Ok(records) => self.stream.secure(records.with_received(&early), by).await,
-            Err(fault) => Err(fault),
-        };
-        let (version, outcome) = match &result {
-            Ok(agreed) => (agreed.label, HandshakeOutcome::Ok),
-            Err(_) => (TlsVersion::None, HandshakeOutcome::Failed),
-        };
-        self.ingress.meter(|meter| meter.tls_handshakes[TlsSide::Inbound][version][outcome] += 1);
-        match result {
-            Ok(_) => ControlFlow::Continue(()),
-            Err(fault) => {
-                log::handshake_failed(self, &fault);
-                ControlFlow::Break(match fault {
-                    Fault::Tls(_) => SessionOutcome::Abuse,
-                    Fault::Io(error) if error.kind() == io::ErrorKind::TimedOut => SessionOutcome::Timeout,
-                    Fault::Io(_) => SessionOutcome::Lost,
-                })
-            }
-        }
-    }
-
     fn machine_outcome(&self) -> SessionOutcome {
         match self.machine.ending() {
             Some(Ending::Quit) => SessionOutcome::Quit,
@@ -309,28 +267,6 @@ impl<I: Io, S: Sink> Session<I, S> {
             Question::Message => self.conclude().await,
             Question::Auth(credentials) => self.decide_login(credentials).await,
         }
-    }
-
-    /// RFC 4954 §4, §6: what was wrong is not told, and a login that cannot be checked is not wrong.
-    async fn decide_login(&mut self, credentials: Credentials) {
-        let name = credentials.login.clone();
-        let (is_known, verdict) = match self.ingress.logins() {
-            Some((book, checker)) => (book.knows(&name), checker.check(book, credentials).await),
-            None => (false, Ok(false)),
-        };
-        let answer = match verdict {
-            Ok(true) => {
-                self.user = Some(name.as_str().into());
-                Answer::Accept
-            }
-            Ok(false) => Answer::Refuse(reply::AUTH_FAILED),
-            Err(login::Busy) => Answer::Refuse(reply::AUTH_UNAVAILABLE),
-        };
-        let outcome = if answer == Answer::Accept { AuthOutcome::Ok } else { AuthOutcome::Failed };
-        self.ingress.meter(|meter| meter.auth[outcome] += 1);
-        // A name that nobody has may be a password in the wrong place: it is not logged.
-        log::login(self, is_known.then_some(name.as_str()), outcome);
-        self.machine.answer(answer, &mut self.replies);
     }
 
     fn decide_mail(&mut self, mut mail: Mail) {
