@@ -3,11 +3,9 @@
 //! The loop of [`Session::serve`] owns the control flow: the helpers below it decide and return, only the loop and what
 //! it calls directly wait. Replies of one batch of input are gathered and sent once.
 //!
-//! TLS and logins are in [`access`].
-//!
 //! What it must not do: parse, judge a reply of an upstream, or say 250 to a message without [`Custody`].
 
-mod access;
+mod security;
 
 use std::io;
 use std::ops::ControlFlow;

@@ -1,16 +1,13 @@
-//! How a session gets inside TLS, and who its client is.
-//!
-//! There is no way back: a handshake that fails ends the session, and what came before TLS does not count. It must not
-//! tell what was wrong with a login.
+//! TLS and logins of a session: the handshake, and whether a login is right.
 
 use std::io;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::super::{log, login};
 use super::{Flow, Session};
 use crate::ingress::sink::Sink;
+use crate::ingress::{log, login};
 use crate::io::Io;
 use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 use crate::meter::{AuthOutcome, HandshakeOutcome, SessionOutcome, TlsSide, TlsVersion};
