@@ -6,7 +6,8 @@ use std::process::Command;
 use ringpost_tests::daemon::{Builder, Daemon};
 use ringpost_tests::message;
 use ringpost_tests::need;
-use ringpost_tests::process::Process;
+use ringpost_tests::process::{self, Process};
+use ringpost_tests::skip;
 use ringpost_tests::upstream::Upstream;
 
 const FROM: &str = "a@client.test";
@@ -45,6 +46,9 @@ fn program(path: &Path, words: &[&str]) -> Command {
 #[test]
 fn swaks_logs_in_by_each_mechanism_on_both_ports() {
     let swaks = need!("swaks");
+    if process::run(Command::new(need!("perl")).args(["-MNet::SSLeay", "-e1"])).code != Some(0) {
+        skip!("swaks has no TLS: libnet-ssleay-perl is not installed");
+    }
     for (listener, tls) in [("submission", "--tls"), ("submissions", "--tls-on-connect")] {
         for mechanism in ["PLAIN", "LOGIN"] {
             sends(listener, b"", |port| {
