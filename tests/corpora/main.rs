@@ -11,8 +11,14 @@ type Target = fn(&[u8]);
 
 /// Every target by the name of its file.
 const TARGETS: &[(&str, Target)] = &[
+    ("body", fuzz::fuzz_body),
     ("command", fuzz::fuzz_command),
+    ("config", fuzz::fuzz_config),
+    ("header", fuzz::fuzz_header),
+    ("line", fuzz::fuzz_line),
     ("path", fuzz::fuzz_path),
+    ("proxy", fuzz::fuzz_proxy),
+    ("reply", fuzz::fuzz_reply),
     ("session", fuzz::fuzz_session),
     ("verdict", fuzz_verdict),
 ];

@@ -36,7 +36,7 @@ pub(crate) async fn visit(
     let Ok(stream) = world.connect(relay, Moment::NEVER).await else { return };
     let leaves_after = dice.happens(150).then(|| dice.index(4000));
     let pause_permille = dice.pick(&[0, 0, 20, 200]);
-    let talk = Talk::new(world, stream);
+    let talk = Talk::new(world, stream, "client  ");
     let mut visit = Visit { talk, dice, ledger, leaves_after, pause_permille };
     if visit.go(&mails).await == Err(Gone::Silent) {
         visit.ledger.borrow_mut().wrong("a client waits for ever");

@@ -90,13 +90,14 @@ async fn converse(world: World, dialog: Rc<Dialog>, traces: Rc<RefCell<Traces>>)
     config.bare_newline = dialog.profile.bare_newline;
     let mut session = session(&world, config, theirs, Rules::new(&dialog, &traces));
     let talking = Rc::clone(&traces);
-    let talk = Talk::new(world.clone(), ours);
+    let talk = Talk::new(world.clone(), ours, "client");
     world.spawn(async move {
         // Whoever ends it, what was said until then is judged.
         let _gone = speak(talk, &dialog, &talking).await;
         talking.borrow_mut().has_left = true;
     });
     let outcome = session.serve().await;
+    drop(session);
     while !traces.borrow().has_left {
         world.sleep(TICK).await;
     }

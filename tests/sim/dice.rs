@@ -9,7 +9,7 @@ pub(crate) struct Dice(Rc<Cell<u64>>);
 
 impl Dice {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(Rc::new(Cell::new(seed ^ 0x5EED_0F_D1CE)))
+        Self(Rc::new(Cell::new(seed ^ 0x005E_ED0F_D1CE)))
     }
 
     /// A number below the bound; 0 for the bound 0.

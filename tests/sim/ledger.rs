@@ -18,6 +18,16 @@ pub(crate) struct Ledger {
     terms: Terms,
 }
 
+/// Where a stray reply was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// Behind the answer to a chunk, with the next chunk perhaps on its way: it is taken for the answer to that one, and
+    /// all answers are one off from there on. No client of SMTP can tell.
+    MoreToAnswer,
+    /// Behind an answer that the relay waits for before it goes on.
+    TheLast,
+}
+
 /// What the scene excuses.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Terms {
@@ -46,6 +56,8 @@ struct Account {
     /// What they said when they refused it at MAIL, DATA or its end.
     refusals: Vec<u16>,
     has_stray: bool,
+    /// A stray reply that cannot be told from the true one.
+    is_ambiguous: bool,
 }
 
 /// A message that an upstream took.
@@ -89,6 +101,7 @@ impl Ledger {
             said: Vec::new(),
             refusals: Vec::new(),
             has_stray: false,
+            is_ambiguous: false,
         };
         self.accounts.insert(mail.key, account);
     }
@@ -117,8 +130,13 @@ impl Ledger {
         self.of(key, |account| account.refusals.push(code));
     }
 
-    pub(crate) fn strays(&mut self, key: u64) {
-        self.of(key, |account| account.has_stray = true);
+    /// A reply too many was said in its transaction, or in one before it on the same connection.
+    pub(crate) fn strays(&mut self, key: u64, behind: Behind) {
+        let may_be_late = self.terms.delays || behind == Behind::MoreToAnswer;
+        self.of(key, |account| {
+            account.has_stray = true;
+            account.is_ambiguous |= may_be_late;
+        });
     }
 
     pub(crate) fn takes(&mut self, key: u64, delivery: Delivery) {
@@ -191,10 +209,11 @@ impl Account {
 
     fn judge(&self, terms: Terms) -> Vec<String> {
         let mut wrongs = Vec::new();
-        // A stray reply that arrives after its time cannot be told from the true one.
-        let is_ambiguous = self.has_stray && terms.delays;
-        if !is_ambiguous {
+        if !self.is_ambiguous {
             self.judge_custody(&mut wrongs);
+        }
+        // In a pipelined group a stray reply shifts the recipients' verdicts; the message then goes nowhere.
+        if !self.has_stray {
             self.judge_recipients(&mut wrongs);
         }
         self.judge_deliveries(&mut wrongs);
@@ -213,7 +232,7 @@ impl Account {
         match self.deliveries.first() {
             None => wrongs.push("acknowledged and lost".to_owned()),
             Some(delivery) if !delivery.is_told => {
-                wrongs.push("acknowledged before the upstream did".to_owned())
+                wrongs.push("acknowledged before the upstream did".to_owned());
             }
             Some(_) => {}
         }
@@ -244,7 +263,7 @@ impl Account {
             } else {
                 delivery.recipients.iter().all(is_asked)
             };
-            if !is_right {
+            if !is_right && !self.is_ambiguous {
                 wrongs.push(format!("delivered to {:?}", delivery.recipients));
             }
         }

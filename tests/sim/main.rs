@@ -22,6 +22,10 @@ use crate::ledger::Tally;
 use crate::mutants::{ALL, Mutant};
 use crate::play::play;
 
+/// Seeds beyond the smoke test's that have shown something wrong: recipients of one message named in the transaction of
+/// the next, stray replies taken for verdicts, a chunk's stray that nobody can tell.
+const STANDING: &[u64] = &[384, 406, 578, 829];
+
 /// Plays seeds; tells the wrongs of the first bad ones and how to see them again.
 fn hold(seeds: impl Iterator<Item = u64>) -> Tally {
     let mut tally = Tally::default();
@@ -53,7 +57,7 @@ fn what_is_acknowledged_is_delivered_and_nothing_else() {
         (Some(seed), _) => hold(seed..=seed),
         (None, Some(count)) => hold(0..count),
         (None, None) => {
-            let tally = hold(0..300);
+            let tally = hold((0..800).chain(STANDING.iter().copied()));
             assert!(
                 tally.acked > 500 && tally.refused > 300 && tally.unknown > 10,
                 "a dull world: {tally:?}"

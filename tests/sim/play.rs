@@ -144,10 +144,12 @@ async fn act(relay: Relay, scene: Scene, dice: Dice, ledger: Rc<RefCell<Ledger>>
         relay.world.sleep(TICK).await;
     }
     // A session without a client may still wait for an upstream's verdict, and a pool keeps connections for a while.
-    relay.world.sleep(REST).await;
-    let (idle, busy) = relay.connections();
-    if (idle, busy, relay.sessions.get()) != (0, 0, 0) {
-        let sessions = relay.sessions.get();
+    let by = relay.world.now().after(REST);
+    while relay.open() != (0, 0, 0) && relay.world.now() < by {
+        relay.world.sleep(TICK).await;
+    }
+    let (idle, busy, sessions) = relay.open();
+    if (idle, busy, sessions) != (0, 0, 0) {
         ledger.borrow_mut().wrong(format!("at rest: {idle} idle, {busy} busy, {sessions} sessions"));
     }
 }
@@ -215,10 +217,14 @@ impl Relay {
         });
     }
 
-    fn connections(&self) -> (u64, u64) {
+    /// Idle connections, busy ones, and sessions.
+    fn open(&self) -> (u64, u64, u64) {
         let mut upstreams = Upstreams::default();
         self.egress.read_into(&mut upstreams);
-        upstreams.listed().fold((0, 0), |(idle, busy), one| (idle + one.idle, busy + one.busy))
+        let none = (0, 0, self.sessions.get());
+        upstreams
+            .listed()
+            .fold(none, |(idle, busy, sessions), one| (idle + one.idle, busy + one.busy, sessions))
     }
 }
 

@@ -1,5 +1,7 @@
 //! One end of a simulated connection as a peer of the relay uses it: octets out, lines in.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ringpost::io::buffer::{Buffer, Size};
@@ -23,15 +25,26 @@ pub(crate) struct Talk {
     pub(crate) world: World,
     pub(crate) stream: SimStream,
     pub(crate) input: Vec<u8>,
+    name: String,
 }
 
 impl Talk {
-    pub(crate) fn new(world: World, stream: SimStream) -> Self {
-        Self { world, stream, input: Vec::new() }
+    pub(crate) fn new(world: World, stream: SimStream, who: &str) -> Self {
+        let name = if is_traced() { format!("{who}{}", next_number()) } else { String::new() };
+        Self { world, stream, input: Vec::new(), name }
+    }
+
+    /// A line of the transcript, where one is wanted.
+    fn trace(&self, mark: &str, octets: &[u8]) {
+        if is_traced() {
+            let shown: String = octets.escape_ascii().to_string().chars().take(160).collect();
+            println!("{:>12} {} {mark} {shown}", self.world.now().0, self.name);
+        }
     }
 
     /// Sends all of it; the other side has a long time to take it.
     pub(crate) async fn send(&mut self, octets: &[u8]) -> Result<(), Gone> {
+        self.trace(">", octets);
         let by = self.world.now().after(PATIENCE);
         self.stream.send_octets(octets.to_vec(), by).await.0.map_err(|_| Gone::Closed)
     }
@@ -43,6 +56,7 @@ impl Talk {
 
     async fn read_by(&mut self, by: Moment) -> Result<(), Gone> {
         let (result, buffer) = self.stream.receive(Buffer::take(Size::Command), by).await;
+        self.trace("<", buffer.filled());
         match result {
             Ok(1..) => {
                 self.input.extend_from_slice(buffer.filled());
@@ -72,6 +86,18 @@ impl Talk {
             }
         }
     }
+}
+
+/// Tells the connections of a transcript apart.
+fn next_number() -> u32 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Whether one seed is played for a person to look at.
+fn is_traced() -> bool {
+    static IS_TRACED: OnceLock<bool> = OnceLock::new();
+    *IS_TRACED.get_or_init(|| std::env::var_os("RINGPOST_SIM_SEED").is_some())
 }
 
 /// Longer than all that the relay may take for one reply: several upstreams, each with its own patience.

@@ -12,7 +12,7 @@ use ringpost::io::{Io, Stream};
 use ringpost_tests::wire;
 
 use crate::dice::Dice;
-use crate::ledger::{Delivery, Ledger};
+use crate::ledger::{Behind, Delivery, Ledger};
 use crate::talk::{Gone, Talk};
 
 /// What one upstream offers, and how often it is in trouble.
@@ -116,6 +116,9 @@ struct Transaction {
     content: Vec<u8>,
 }
 
+/// The answer to a chunk that is not the last.
+const CHUNK_TAKEN: &str = "250 2.0.0 chunk";
+
 /// One connection.
 pub(crate) struct Upstream {
     talk: Talk,
@@ -126,7 +129,9 @@ pub(crate) struct Upstream {
     mail_refused: Option<u16>,
     transaction: Option<Transaction>,
     messages: usize,
-    is_chunked: bool,
+    has_stray: bool,
+    /// EHLO was answered well: what the plan offers is on offer.
+    is_extended: bool,
 }
 
 impl Upstream {
@@ -138,14 +143,15 @@ impl Upstream {
         ledger: Rc<RefCell<Ledger>>,
     ) -> Self {
         Self {
-            talk: Talk::new(world, stream),
+            talk: Talk::new(world, stream, "upstream"),
             plan,
             dice,
             ledger,
             mail_refused: None,
             transaction: None,
             messages: 0,
-            is_chunked: false,
+            has_stray: false,
+            is_extended: false,
         }
     }
 
@@ -176,7 +182,7 @@ impl Upstream {
             return None;
         }
         let text = String::from_utf8_lossy(line).trim_end().to_owned();
-        let may_go_on = text.starts_with("BDAT") || self.plan.pipelining && self.plan.is_esmtp;
+        let may_go_on = text.starts_with("BDAT") || self.plan.pipelining && self.is_extended;
         if !self.talk.input.is_empty() && (!may_go_on || text == "DATA" || text.starts_with("EHLO")) {
             self.wrong(format!("octets behind {text:?}, which ends its group"));
         }
@@ -188,7 +194,8 @@ impl Upstream {
         match verb {
             "EHLO" if self.plan.is_esmtp => {
                 let hello = self.plan.hello();
-                self.answer(Stage::Hello, hello.trim_end()).await.map(drop)
+                self.is_extended = self.answer(Stage::Hello, hello.trim_end()).await? == 250;
+                Ok(())
             }
             "EHLO" => self.say("500 5.5.1 what?\r\n").await,
             "HELO" => self.answer(Stage::Hello, "250 up.test").await.map(drop),
@@ -223,7 +230,7 @@ impl Upstream {
         };
         self.judge_parameters(parameters);
         self.messages += 1;
-        if self.plan.messages_max.is_some_and(|max| self.plan.is_esmtp && self.messages > max) {
+        if self.plan.messages_max.is_some_and(|max| self.is_extended && self.messages > max) {
             self.wrong("more messages than MAILMAX");
         }
         let sender = sender.to_owned();
@@ -240,7 +247,7 @@ impl Upstream {
                 "BODY" => self.plan.eight_bit,
                 _ => false,
             };
-            if !is_offered || !self.plan.is_esmtp {
+            if !is_offered || !self.is_extended {
                 self.wrong(format!("parameter {word:?}, which was not offered"));
             }
         }
@@ -265,6 +272,9 @@ impl Upstream {
         let Some(transaction) = &mut self.transaction else {
             return self.say("503 5.5.1 no MAIL\r\n").await;
         };
+        if self.has_stray {
+            self.ledger.borrow_mut().strays(key, Behind::TheLast);
+        }
         if *transaction.key.get_or_insert(key) != key {
             self.wrong("recipients of two messages in one transaction");
         }
@@ -272,7 +282,7 @@ impl Upstream {
             transaction.named += 1;
             transaction.named
         });
-        if self.plan.recipients_max.is_some_and(|max| self.plan.is_esmtp && named > max) {
+        if self.plan.recipients_max.is_some_and(|max| self.is_extended && named > max) {
             self.wrong("more recipients than RCPTMAX");
         }
         let reply = match word.strip_prefix('r') {
@@ -335,15 +345,13 @@ impl Upstream {
 
     /// Refuses in the middle of the message, or just goes. Nothing of it is delivered.
     async fn break_in(&mut self, key: Option<u64>) -> Gone {
-        match self.dice.below(3) {
-            0 => {
-                if self.say("552 5.3.4 enough\r\n").await.is_ok() {
-                    self.refuse(key, 552);
-                    while self.talk.read().await.is_ok() {}
-                }
-            }
-            1 => self.talk.stream.reset_on_close(),
-            _ => {}
+        let manner = self.dice.below(3);
+        if manner == 0 && self.say("552 5.3.4 enough\r\n").await.is_ok() {
+            self.refuse(key, 552);
+            while self.talk.read().await.is_ok() {}
+        }
+        if manner == 1 {
+            self.talk.stream.reset_on_close();
         }
         Gone::Left
     }
@@ -353,7 +361,7 @@ impl Upstream {
             Some(count) => (count.parse().ok(), true),
             None => (rest.parse::<usize>().ok(), false),
         };
-        let Some(count) = count.filter(|_| self.plan.chunking) else {
+        let Some(count) = count.filter(|_| self.plan.chunking && self.is_extended) else {
             self.wrong(format!("BDAT {rest:?}"));
             return Err(Gone::Left);
         };
@@ -370,13 +378,12 @@ impl Upstream {
             return Err(Gone::Left);
         }
         transaction.content.extend_from_slice(&octets);
-        self.is_chunked = true;
         if is_last {
             let content = std::mem::take(&mut transaction.content);
             return self.conclude(content).await;
         }
         let key = transaction.key;
-        let code = self.answer(Stage::Data, "250 2.0.0 chunk").await?;
+        let code = self.answer(Stage::Data, CHUNK_TAKEN).await?;
         if code != 250 {
             self.refuse(key, code);
             self.transaction = None;
@@ -436,6 +443,7 @@ impl Upstream {
         reply: &str,
         key: Option<u64>,
     ) -> Result<u16, Gone> {
+        let behind = if reply == CHUNK_TAKEN { Behind::MoreToAnswer } else { Behind::TheLast };
         let code = reply.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0);
         let lag = self.dice.below(self.plan.lag_micros_max + 1);
         self.talk.world.sleep(Duration::from_micros(lag)).await;
@@ -457,8 +465,9 @@ impl Upstream {
             Some(Trouble::Nonsense) => self.leave_with("hello there\r\n").await,
             Some(Trouble::Half) => self.leave_with("25").await,
             Some(Trouble::Stray) => {
+                self.has_stray = true;
                 if let Some(key) = key {
-                    self.ledger.borrow_mut().strays(key);
+                    self.ledger.borrow_mut().strays(key, behind);
                 }
                 self.say(&format!("{reply}\r\n250 2.0.0 stray\r\n")).await.map(|()| code)
             }

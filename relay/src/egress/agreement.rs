@@ -52,6 +52,8 @@ pub(super) struct Verdicts {
     pub(super) answers: Vec<Answer>,
     pub(super) data: Option<UpstreamReply>,
     pub(super) says_goodbye: bool,
+    /// The connection does not carry what was agreed: MAIL was refused, or a recipient that the client was promised.
+    pub(super) is_void: bool,
 }
 
 impl<I: Io> Agreement<I> {
@@ -124,16 +126,9 @@ impl<I: Io> Agreement<I> {
                 self.leave(hand);
                 return Err(refusal);
             }
-            // RFC 9422 §4.2: what the upstream will not take is not asked.
-            let offered = hand.connection.machine.capabilities().recipients_max;
-            let room = offered.map_or(usize::MAX, |max| (max as usize).saturating_sub(self.taken.len()));
-            let asked = &rcpts[..rcpts.len().min(room)];
             let replayed = if hand.is_agreed { Vec::new() } else { self.taken.clone() };
-            match self.fly(&mut hand, envelope, &replayed, asked, next).await {
-                Ok(mut verdicts) => {
-                    verdicts.answers.resize(rcpts.len(), Err(reply::TOO_MANY_RECIPIENTS));
-                    return Ok((hand.connection, verdicts));
-                }
+            match self.fly(&mut hand, envelope, &replayed, rcpts, next).await {
+                Ok(verdicts) => return Ok((hand.connection, verdicts)),
                 Err(broken) => {
                     let was_stale = hand.is_reused && hand.connection.replies.is_empty();
                     self.discard(hand.connection);
@@ -183,12 +178,16 @@ impl<I: Io> Agreement<I> {
                 settle(connection, pipelines, by, &mut replies).await?;
             }
             connection.messages += 1;
+            connection.recipients = 0;
             let mail = &envelope.mail;
             connection
                 .command(|machine, out| machine.mail(mail.reverse_path.as_str(), &options_of(mail), out))?;
             settle(connection, pipelines, by, &mut replies).await?;
         }
-        for (count, rcpt) in replayed.iter().chain(rcpts).enumerate() {
+        // RFC 9422 §4.2: what the upstream will not take is not asked.
+        let room = connection.recipients_left();
+        for (count, rcpt) in replayed.iter().chain(rcpts).take(room).enumerate() {
+            connection.recipients += 1;
             let path = rcpt.forward_path.as_str();
             connection.command(|machine, out| machine.rcpt(path, &rcpt_options_of(rcpt), out))?;
             // Never more on the way than the upstream takes without our reading its replies.
@@ -243,8 +242,10 @@ impl<I: Io> Agreement<I> {
             }
         }
         let missing = asked.saturating_sub(verdicts.answers.len());
-        verdicts.answers.extend(std::iter::repeat_n(Err(reply::UPSTREAM_LOST), missing));
-        if refusal.is_some() {
+        verdicts.answers.extend(std::iter::repeat_n(Err(reply::TOO_MANY_RECIPIENTS), missing));
+        // All that was promised must be on this connection, also where it names fewer recipients than the last one.
+        verdicts.is_void = refusal.is_some() || position < replayed;
+        if verdicts.is_void {
             verdicts.answers.iter_mut().filter(|answer| answer.is_ok()).for_each(|answer| {
                 *answer = Err(reply::UPSTREAM_LOST);
             });
@@ -280,10 +281,7 @@ impl<I: Io> Agreement<I> {
     /// Gives back a connection after its transaction: to the pool, or for good where it is spent or not quiet.
     pub(super) fn give_back(&self, connection: Box<Connection<I::Stream>>) {
         let Some(Held { pool, .. }) = &self.held else { return };
-        let config = self.egress.config();
-        let is_spent = self.egress.is_outdated(&connection)
-            || connection.messages >= config.upstream_messages_per_connection
-            || connection.machine.capabilities().messages_max.is_some_and(|max| connection.messages >= max);
+        let is_spent = self.egress.is_outdated(&connection) || connection.is_spent();
         if connection.machine.is_quiet() && !is_spent {
             pool.give_back(connection, self.now());
         } else if connection.machine.is_quiet() {

@@ -35,6 +35,10 @@ pub struct Connection<S> {
     pub host: Arc<str>,
     /// Transactions begun on it.
     pub messages: u32,
+    /// How many may be begun: `UPSTREAM_MESSAGES_PER_CONNECTION`, or the upstream's MAILMAX where that is less.
+    pub messages_max: u32,
+    /// Recipients named in the last transaction, taken or not.
+    pub recipients: u32,
     /// Since when it has been idle.
     pub idle_since: Moment,
     /// A transaction may be open: the next flight begins with RSET.
@@ -84,6 +88,8 @@ impl<S: Stream> Connection<S> {
             address,
             host,
             messages: 0,
+            messages_max: u32::MAX,
+            recipients: 0,
             idle_since: Moment::NEVER,
             needs_reset: false,
             tls: "none".into(),
@@ -175,8 +181,13 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Sends what was noted and reads every reply that is owed.
+    ///
+    /// What is unread when a new group begins would be taken for its replies, and a refusal for a 250 (I6).
     pub async fn exchange(&mut self, by: Moment) -> Result<(), Broken> {
         self.replies.clear();
+        if self.has_unread() {
+            return Err(Broken::Violation(Violation::Stray));
+        }
         self.transmit(by).await?;
         self.collect(by).await
     }
@@ -194,6 +205,22 @@ impl<S: Stream> Connection<S> {
     /// Whether the connection may serve another transaction: nothing owed, nothing unread, nothing waiting.
     pub fn is_quiet(&self) -> bool {
         self.machine.is_quiet() && self.unread.is_empty() && self.stream.waiting() == Waiting::Nothing
+    }
+
+    /// Whether no transaction may begin on it any more.
+    pub fn is_spent(&self) -> bool {
+        self.messages >= self.messages_max
+    }
+
+    /// How many more recipients the transaction may name: RCPTMAX counts those refused too (RFC 9422 §4.2).
+    pub fn recipients_left(&self) -> usize {
+        let max = self.machine.capabilities().recipients_max;
+        max.map_or(usize::MAX, |max| max.saturating_sub(self.recipients) as usize)
+    }
+
+    /// Whether octets behind the last reply were read that nobody asked for.
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
     }
 
     /// Whether the upstream has said something that nobody asked for, or closed.

@@ -272,6 +272,9 @@ impl<I: Io> Egress<I> {
                 Ok(connection) => {
                     let mut connection = Box::new(connection);
                     connection.generation = generation;
+                    let offered = connection.machine.capabilities().messages_max;
+                    let wanted = config.upstream_messages_per_connection;
+                    connection.messages_max = offered.map_or(wanted, |max| max.min(wanted));
                     pool.succeeded(self.io.now());
                     return Ok(Some(connection));
                 }

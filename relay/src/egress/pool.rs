@@ -229,7 +229,7 @@ impl<S: Stream> Pool<S> {
     /// `idle_max`, to take leave of.
     pub fn look(&self, now: Moment, idle_max: Duration, hold_max: Duration) -> Vec<Box<Connection<S>>> {
         self.queue.expire(now);
-        self.take_from_silent_clients(now, hold_max);
+        let mut leaving = self.take_from_silent_clients(now, hold_max);
         if !self.queue.is_empty() {
             self.permit_is_free();
         }
@@ -238,10 +238,13 @@ impl<S: Stream> Pool<S> {
         idle.retain(|connection| !connection.has_spoken());
         let surplus = usize::from(wanted_elsewhere).min(idle.len());
         let old = idle.iter().take_while(|connection| now.since(connection.idle_since) >= idle_max).count();
-        idle.drain(..old.max(surplus)).collect()
+        leaving.extend(idle.drain(..old.max(surplus)));
+        leaving
     }
 
-    fn take_from_silent_clients(&self, now: Moment, hold_max: Duration) {
+    /// Gives back those that may carry no other transaction.
+    fn take_from_silent_clients(&self, now: Moment, hold_max: Duration) -> Vec<Box<Connection<S>>> {
+        let mut spent = Vec::new();
         // A lease that only this list holds belongs to a transaction that is over.
         self.leases.borrow_mut().retain(|lease| Rc::strong_count(lease) > 1);
         let silent: Vec<Parked<S>> =
@@ -249,11 +252,14 @@ impl<S: Stream> Pool<S> {
         for Parked { mut connection, is_in_data, .. } in silent {
             if is_in_data {
                 self.abort(*connection);
+            } else if connection.is_spent() {
+                spent.push(connection);
             } else {
                 connection.needs_reset = true;
                 self.give_back(connection, now);
             }
         }
+        spent
     }
 }
 

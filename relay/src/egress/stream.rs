@@ -22,7 +22,7 @@ use crate::ingress::sink::{Answer, Content, Next, Sink};
 use crate::io::{Flight, Io};
 use crate::limits::{UPSTREAM_BLOCK_TIMEOUT, UPSTREAM_DATA_TIMEOUT, UPSTREAM_VERDICT_TIMEOUT};
 use crate::smtp::body::Form;
-use crate::smtp::client::{Client, Last, UpstreamReply};
+use crate::smtp::client::{Client, Last, UpstreamReply, Violation};
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
 
@@ -169,6 +169,10 @@ impl<I: Io> UpstreamStream<I> {
         if let Err(broken) = sent.and(heard) {
             return Err(self.unknown(connection, &broken));
         }
+        if connection.has_unread() {
+            // One reply too many: which of them is the verdict, nobody knows.
+            return Err(self.unknown(connection, &Broken::Violation(Violation::Stray)));
+        }
         let mut refusal = None;
         let mut custody = None;
         for (to, reply) in connection.replies.drain(..) {
@@ -278,8 +282,12 @@ impl<I: Io> Sink for UpstreamStream<I> {
             self.agreement.abort(*connection);
             return Err(reply::EIGHTBIT_NOT_SUPPORTED);
         }
-        if was_streaming && form == Form::Stuffed && connection.has_spoken() {
-            return Err(self.early_verdict(connection).await);
+        // While chunks are on the way their answers come; everything else that comes now would be taken for the verdict.
+        if (form == Form::Stuffed || !was_streaming) && connection.has_spoken() {
+            return Err(match form {
+                Form::Stuffed => self.early_verdict(connection).await,
+                Form::Plain => self.agreement.lose(*connection, &Broken::Violation(Violation::Stray)),
+            });
         }
         self.conclude(form, connection, rest).await
     }
@@ -317,6 +325,9 @@ impl<I: Io> UpstreamStream<I> {
         self.stage = Progress::Agreed;
         match verdicts.data {
             _ if verdicts.says_goodbye => self.agreement.discard(connection),
+            Some(reply) if verdicts.is_void && reply.is_intermediate() => self.agreement.abort(*connection),
+            // After a void agreement the next recipient, or the message, begins anew.
+            _ if verdicts.is_void => self.agreement.leave_agreed(connection),
             None => self.agreement.park(connection, false),
             Some(reply) if reply.is_intermediate() && self.agreement.taken.is_empty() => {
                 self.lone_dot(connection).await;

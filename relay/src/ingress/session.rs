@@ -268,6 +268,8 @@ impl<I: Io, S: Sink> Session<I, S> {
     }
 
     fn decide_mail(&mut self, mut mail: Mail) {
+        // Whatever became of the last transaction: nothing of it may be in this one (I9).
+        self.end_transaction();
         self.ingress.qualify_sender(&mut mail);
         let verdict = self.ingress.judge_sender(&self.peer, &mail);
         let answer = match verdict {

@@ -7,6 +7,8 @@
 //! What it must not do: be kinder than the kernel. A receive returns any part of what has arrived, a send may meet a
 //! reset, a deadline ends a receive but leaves the sending side alive, exactly as [`ring`](super::ring) does it.
 
+mod faults;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -20,46 +22,10 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 
+pub use self::faults::Faults;
 use super::{Buffer, Flight, Io, Stream, Waiting};
 use crate::limits::TICK;
 use crate::units::Moment;
-
-/// What the network does to its streams. The chances are in a thousand, for each operation.
-#[derive(Debug, Clone, Copy)]
-pub struct Faults {
-    /// Longest way of a segment, in microseconds.
-    pub delay_micros_max: u64,
-    /// Octets of the largest segment; a send is cut into random ones up to this.
-    pub segment_octets_max: usize,
-    /// Chance that a receive gives less than has arrived.
-    pub short_reads_permille: u64,
-    /// Chance that an operation finds the connection reset.
-    pub resets_permille: u64,
-}
-
-impl Faults {
-    /// A network that only takes its time.
-    pub const NONE: Self = Self {
-        delay_micros_max: 500,
-        segment_octets_max: usize::MAX,
-        short_reads_permille: 0,
-        resets_permille: 0,
-    };
-    /// A network that cuts and delays, but loses nothing.
-    pub const CUTS: Self = Self {
-        delay_micros_max: 5_000,
-        segment_octets_max: 7,
-        short_reads_permille: 500,
-        resets_permille: 0,
-    };
-    /// A network that also breaks connections.
-    pub const BREAKS: Self = Self {
-        delay_micros_max: 50_000,
-        segment_octets_max: 900,
-        short_reads_permille: 200,
-        resets_permille: 5,
-    };
-}
 
 /// The whole simulated world; cheap to clone within its thread.
 #[derive(Clone)]

@@ -653,6 +653,30 @@ mod tests {
     }
 
     #[test]
+    fn every_end_of_a_transaction_is_told_to_the_driver() {
+        for end in ["BDAT 61 LAST\r\n", "RSET\r\n", "EHLO a\r\n", "BDAT 5\r\nabcdeBDAT 60\r\n", "DATA\r\n\0"]
+        {
+            let mut server = Server::new(profile());
+            let mut out = ReplyBuf::new();
+            let input = format!("EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n{end}");
+            let mut rest = input.as_bytes();
+            let mut is_told = false;
+            while !is_told {
+                let step = server.step(rest, &mut out);
+                rest = &rest[step.consumed..];
+                match step.event {
+                    Event::Reset | Event::BodyFault(_) => is_told = true,
+                    Event::Question(Question::OpenBody { .. }) => {
+                        server.answer(Answer::Open(Form::Plain), &mut out);
+                    }
+                    Event::Question(_) => server.answer(Answer::Accept, &mut out),
+                    _ => assert!(!rest.is_empty(), "{end:?} ends in silence"),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_first_fault_decides_however_the_input_is_cut() {
         let long = "x".repeat(61);
         for (body, code) in [

@@ -191,8 +191,7 @@ impl Server {
         let octets = self.body_octets().saturating_add(chunk.octets);
         // Before a single octet of it is read.
         if self.profile.is_too_big(octets) {
-            let fault = transaction.scanner.is_some().then_some(Fault::Size);
-            return Decision::GiveUp(chunk, reply::MESSAGE_TOO_BIG, fault);
+            return Decision::GiveUp(chunk, reply::MESSAGE_TOO_BIG, Some(Fault::Size));
         }
         if transaction.scanner.is_some() {
             return Decision::Chunk(chunk);
