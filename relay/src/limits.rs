@@ -108,6 +108,14 @@ pub const CERTIFICATE_FILE_OCTETS_MAX: u64 = 1024 * 1024;
 pub const SCRAM_ITERATIONS_MAX: u32 = 100_000;
 /// Challenges of an upstream in one AUTH exchange.
 pub const AUTH_CHALLENGES_MAX: u32 = 8;
+/// Wrong logins of one client address in [`LOGIN_FAILURES_WITHIN`]; then its logins are put off, unlooked at.
+pub const LOGIN_FAILURES_MAX: u32 = 30;
+/// See [`LOGIN_FAILURES_MAX`].
+pub const LOGIN_FAILURES_WITHIN: Duration = Duration::from_secs(300);
+/// Shortest wait before a login that an upstream refused is tried again; doubled with each refusal.
+pub const UPSTREAM_LOGIN_WAIT_MIN: Duration = Duration::from_secs(30);
+/// Longest such wait.
+pub const UPSTREAM_LOGIN_WAIT_MAX: Duration = Duration::from_secs(900);
 /// Logins of clients that may wait to be checked.
 pub const LOGIN_CHECKS_MAX: usize = 64;
 /// How often the certificate's files are looked at.

@@ -225,6 +225,8 @@ impl Worker {
         self.io.spawn(async move {
             let outcome = match admitted {
                 Ok(admitted) => worker.serve(listener, stream, socket, admitted).await,
+                // Plain text would be no reply to a client that waits for a handshake.
+                Err(_) if listener == Listener::Submissions => SessionOutcome::Refused,
                 Err(full) => refuse(&worker.io, stream, full).await,
             };
             worker.sessions_open.set(worker.sessions_open.get() - 1);

@@ -51,7 +51,10 @@ fn the_whole_chain_is_shown_from_files_and_from_text() {
     let identity = Authority::root().intermediate().host(&["relay.test"], Validity::Now);
     let builder = Builder::relaying_to(&upstream.host());
     write(builder.dir(), &identity);
-    assert_eq!(shown(&with_files(builder).start()), chain(&identity));
+    let daemon = with_files(builder).start();
+    assert_eq!(shown(&daemon), chain(&identity));
+    // 2090-01-01.
+    assert_eq!(daemon.metric("ringpost_certificate_not_after_seconds"), Some(3_786_912_000.0));
     let text = Builder::relaying_to(&upstream.host())
         .with("SSL_CERT_PEM", &identity.chain_pem())
         .with("SSL_CERT_KEY", &identity.key_pem());

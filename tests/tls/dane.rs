@@ -77,87 +77,114 @@ impl Stage {
     }
 }
 
-#[test]
-fn records_decide_as_rfc_7672_says() {
-    let (knotd, keymgr) = (need!("knotd"), need!("keymgr"));
-    let authority = Authority::root();
-    // Names and dates are wrong on purpose: usage 3 looks at neither.
-    let leaf = Identity::self_signed(&["elsewhere.test"]);
-    let signed = authority.host(&["ta.test", "ta-key.test"], Validity::Now).with(authority.der());
-    let expired = authority.host(&["ta.test"], Validity::Expired).with(authority.der());
-    let leaf_upstream = Upstream::start(Script::new().with_tls(leaf.server()));
-    let signed_upstream = Upstream::start(Script::new().with_tls(signed.server()));
-    let expired_upstream = Upstream::start(Script::new().with_tls(expired.server()));
-    let clear_upstream = Upstream::start(Script::new());
-    let authority_key = authority.public_key();
-    let zeros = "00".repeat(32);
-    let (certificate, key) = (leaf.chain[0].to_vec(), leaf.public_key());
-    let sha512 = hex(digest(&SHA512, &key).as_ref());
-    let upstreams = [&leaf_upstream, &signed_upstream, &expired_upstream, &clear_upstream];
-    let mut root = String::new();
-    let mut insecure = String::new();
-    let mut bogus = String::new();
-    for port in upstreams.map(|upstream| upstream.address().port()) {
-        let records = |name: &str, records: &[String]| host(name, port, records);
-        for (name, usable) in [
+/// The hosts of the test: what they show, and an upstream for each.
+struct Hosts {
+    authority: Authority,
+    leaf: Identity,
+    /// Shows `leaf`, whose names are wrong on purpose: usage 3 looks at neither names nor dates.
+    plain: Upstream,
+    /// Shows a certificate by the authority, and the authority.
+    signed: Upstream,
+    /// The same, but it has expired.
+    expired: Upstream,
+    /// Has no TLS.
+    clear: Upstream,
+}
+
+impl Hosts {
+    fn new() -> Self {
+        let authority = Authority::root();
+        let leaf = Identity::self_signed(&["elsewhere.test"]);
+        let start = |identity: &Identity| Upstream::start(Script::new().with_tls(identity.server()));
+        let by_authority = |names: &[&str], validity| authority.host(names, validity).with(authority.der());
+        Self {
+            plain: start(&leaf),
+            signed: start(&by_authority(&["ta.test", "ta-key.test"], Validity::Now)),
+            expired: start(&by_authority(&["ta.test"], Validity::Expired)),
+            clear: Upstream::start(Script::new()),
+            leaf,
+            authority,
+        }
+    }
+
+    fn ports(&self) -> [u16; 4] {
+        [&self.plain, &self.signed, &self.expired, &self.clear].map(|upstream| upstream.address().port())
+    }
+
+    /// The signed root, the unsigned zone, and the bogus one.
+    fn zones(&self) -> [String; 3] {
+        let (certificate, key) = (self.leaf.chain[0].to_vec(), self.leaf.public_key());
+        let zeros = "00".repeat(32);
+        let records = [
             ("ee-key", format!("3 1 1 {}", sha256(&key))),
             ("ee-cert", format!("3 0 1 {}", sha256(&certificate))),
-            ("ee-512", format!("3 1 2 {sha512}")),
+            ("ee-512", format!("3 1 2 {}", hex(digest(&SHA512, &key).as_ref()))),
             ("ee-full", format!("3 1 0 {}", hex(&key))),
-            ("ta", format!("2 0 1 {}", sha256(authority.der()))),
-            ("ta-key", format!("2 1 1 {}", sha256(&authority_key))),
-            ("ta-other-name", format!("2 0 1 {}", sha256(authority.der()))),
+            ("ta", format!("2 0 1 {}", sha256(self.authority.der()))),
+            ("ta-key", format!("2 1 1 {}", sha256(&self.authority.public_key()))),
+            ("ta-other-name", format!("2 0 1 {}", sha256(self.authority.der()))),
             ("wrong", format!("3 1 1 {zeros}")),
             ("pkix", format!("1 1 1 {}", sha256(&key))),
             ("odd", format!("3 1 1 {}", "ab".repeat(31))),
-        ] {
-            root += &records(&format!("{name}.test"), &[usable]);
+        ];
+        let [mut root, mut insecure, mut bogus] = [const { String::new() }; 3];
+        let (right, wrong) = (records[0].1.clone(), format!("3 1 1 {zeros}"));
+        for port in self.ports() {
+            for (name, record) in &records {
+                root += &host(&format!("{name}.test"), port, std::slice::from_ref(record));
+            }
+            root += &host("one-of-two.test", port, &[wrong.clone(), right.clone()]);
+            root += &host("none.test", port, &[]);
+            insecure += &host("wrong.insecure", port, std::slice::from_ref(&wrong));
+            bogus += &host("host.bogus", port, std::slice::from_ref(&right));
         }
-        root += &records("one-of-two.test", &[format!("3 1 1 {zeros}"), format!("3 1 1 {}", sha256(&key))]);
-        root += &records("none.test", &[]);
-        root += "alias.test. 300 IN CNAME ee-key.test.\n";
-        root += "domain.test. 300 IN MX 10 ee-key.test.\n";
-        insecure += &records("wrong.insecure", &[format!("3 1 1 {zeros}")]);
+        root += "alias.test. 300 IN CNAME ee-key.test.\ndomain.test. 300 IN MX 10 ee-key.test.\n";
         insecure += "domain.insecure. 300 IN MX 10 ee-key.test.\n";
-        bogus += &records("host.bogus", &[format!("3 1 1 {}", sha256(&key))]);
+        [root, insecure, bogus]
     }
+}
+
+#[test]
+fn records_decide_as_rfc_7672_says() {
+    let (knotd, keymgr) = (need!("knotd"), need!("keymgr"));
+    let hosts = Hosts::new();
+    let [root, insecure, bogus] = hosts.zones();
     let stage = Stage::new(&knotd, &keymgr, &root, &insecure, &bogus);
     for (name, upstream, at_dane, at_dane_only) in [
         // Usable records that match.
-        ("[ee-key.test]", &leaf_upstream, Tls, Tls),
-        ("[ee-cert.test]", &leaf_upstream, Tls, Tls),
-        ("[ee-512.test]", &leaf_upstream, Tls, Tls),
-        ("[ee-full.test]", &leaf_upstream, Tls, Tls),
-        ("[one-of-two.test]", &leaf_upstream, Tls, Tls),
-        ("[alias.test]", &leaf_upstream, Tls, Tls),
-        ("[ta.test]", &signed_upstream, Tls, Tls),
-        ("[ta-key.test]", &signed_upstream, Tls, Tls),
-        ("domain.test", &leaf_upstream, Tls, Tls),
+        ("[ee-key.test]", &hosts.plain, Tls, Tls),
+        ("[ee-cert.test]", &hosts.plain, Tls, Tls),
+        ("[ee-512.test]", &hosts.plain, Tls, Tls),
+        ("[ee-full.test]", &hosts.plain, Tls, Tls),
+        ("[one-of-two.test]", &hosts.plain, Tls, Tls),
+        ("[alias.test]", &hosts.plain, Tls, Tls),
+        ("[ta.test]", &hosts.signed, Tls, Tls),
+        ("[ta-key.test]", &hosts.signed, Tls, Tls),
+        ("domain.test", &hosts.plain, Tls, Tls),
         // Usable records that do not.
-        ("[wrong.test]", &leaf_upstream, Deferred, Deferred),
-        ("[ta.test]", &leaf_upstream, Deferred, Deferred),
-        ("[ta.test]", &expired_upstream, Deferred, Deferred),
-        ("[ta-other-name.test]", &signed_upstream, Deferred, Deferred),
-        ("[ee-key.test]", &clear_upstream, Deferred, Deferred),
+        ("[wrong.test]", &hosts.plain, Deferred, Deferred),
+        ("[ta.test]", &hosts.plain, Deferred, Deferred),
+        ("[ta.test]", &hosts.expired, Deferred, Deferred),
+        ("[ta-other-name.test]", &hosts.signed, Deferred, Deferred),
+        ("[ee-key.test]", &hosts.clear, Deferred, Deferred),
         // Records that nobody can use ask for TLS all the same.
-        ("[pkix.test]", &leaf_upstream, Tls, Deferred),
-        ("[odd.test]", &leaf_upstream, Tls, Deferred),
-        ("[pkix.test]", &clear_upstream, Deferred, Deferred),
+        ("[pkix.test]", &hosts.plain, Tls, Deferred),
+        ("[odd.test]", &hosts.plain, Tls, Deferred),
+        ("[pkix.test]", &hosts.clear, Deferred, Deferred),
         // No records, or none that are proved.
-        ("[none.test]", &leaf_upstream, Tls, Deferred),
-        ("[none.test]", &clear_upstream, Clear, Deferred),
-        ("[wrong.insecure]", &leaf_upstream, Tls, Deferred),
-        ("[wrong.insecure]", &clear_upstream, Clear, Deferred),
+        ("[none.test]", &hosts.plain, Tls, Deferred),
+        ("[none.test]", &hosts.clear, Clear, Deferred),
+        ("[wrong.insecure]", &hosts.plain, Tls, Deferred),
+        ("[wrong.insecure]", &hosts.clear, Clear, Deferred),
         // The way to the host is not proved, the host itself is.
-        ("domain.insecure", &leaf_upstream, Tls, Deferred),
-        ("domain.insecure", &clear_upstream, Deferred, Deferred),
+        ("domain.insecure", &hosts.plain, Tls, Deferred),
+        ("domain.insecure", &hosts.clear, Deferred, Deferred),
         // A proof that ought to be there is not: an attack, or as good as one.
-        ("[host.bogus]", &leaf_upstream, Deferred, Deferred),
-        ("[host.bogus]", &clear_upstream, Deferred, Deferred),
+        ("[host.bogus]", &hosts.plain, Deferred, Deferred),
+        ("[host.bogus]", &hosts.clear, Deferred, Deferred),
     ] {
-        let port = upstream.address().port();
-        assert_eq!(stage.fate(name, "dane", upstream), at_dane, "{name}:{port} at dane");
-        assert_eq!(stage.fate(name, "dane-only", upstream), at_dane_only, "{name}:{port} at dane-only");
+        assert_eq!(stage.fate(name, "dane", upstream), at_dane, "{name} at dane");
+        assert_eq!(stage.fate(name, "dane-only", upstream), at_dane_only, "{name} at dane-only");
     }
 }
 

@@ -1,6 +1,7 @@
 //! TLS and logins against the real daemon: every level against every defect, injection both ways, certificates.
 
 mod certificates;
+mod clients;
 mod dane;
 mod inbound;
 mod injection;
@@ -8,3 +9,4 @@ mod levels;
 mod login_in;
 mod login_out;
 mod secrets;
+mod selftest;

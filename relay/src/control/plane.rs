@@ -110,7 +110,11 @@ impl Plane {
     /// The text of `/metrics`.
     pub(super) async fn metrics(&self) -> String {
         let census = self.census().await;
+        let acceptor = self.settings().await.tls.acceptor;
         let process = meter::Process {
+            certificate_not_after: acceptor
+                .and_then(|acceptor| acceptor.not_after())
+                .and_then(|seconds| u64::try_from(seconds).ok()),
             version: self.facts.version,
             commit: self.facts.commit,
             uptime: self.uptime(),

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::limits::{UPSTREAM_LOGIN_WAIT_MAX, UPSTREAM_LOGIN_WAIT_MIN};
 use crate::units::Moment;
 
 /// What is known of an upstream.
@@ -45,6 +46,14 @@ impl Health {
         self.is_probed = false;
     }
 
+    /// The upstream refused our login: trying again soon could lock the account.
+    pub fn login_refused(&mut self, now: Moment) {
+        let wait =
+            UPSTREAM_LOGIN_WAIT_MIN.saturating_mul(1 << self.failures.min(16)).min(UPSTREAM_LOGIN_WAIT_MAX);
+        self.failed(now);
+        self.down_until = now.after(wait);
+    }
+
     /// Whether the last try succeeded, or none was made.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -69,6 +78,17 @@ mod tests {
         assert!(health.may_try(Moment(300_000)));
         health.succeeded();
         assert!(health.is_up() && health.may_try(Moment(300_001)) && health.may_try(Moment(300_001)));
+    }
+
+    #[test]
+    fn a_refused_login_is_not_tried_again_soon() {
+        let mut health = Health::default();
+        assert!(health.may_try(Moment(0)));
+        health.login_refused(Moment(0));
+        assert!(!health.may_try(Moment(0).after(WAIT_MAX)));
+        assert!(health.may_try(Moment(0).after(UPSTREAM_LOGIN_WAIT_MIN)), "the probe");
+        (0..100).for_each(|_| health.login_refused(Moment(0)));
+        assert!(health.may_try(Moment(0).after(UPSTREAM_LOGIN_WAIT_MAX)));
     }
 
     #[test]

@@ -134,7 +134,10 @@ impl<I: Io> Egress<I> {
     fn renew(&self) {
         self.generation.set(self.generation.get().wrapping_add(1));
         let mut idle = Vec::new();
-        self.routes.borrow().for_each(|_, pool| idle.append(&mut pool.drain()));
+        self.routes.borrow().for_each(|_, pool| {
+            idle.append(&mut pool.drain());
+            pool.forgive();
+        });
         idle.into_iter().for_each(|connection| self.take_leave(*connection));
     }
 
@@ -278,6 +281,12 @@ impl<I: Io> Egress<I> {
                 Err((unusable, back)) => {
                     self.log_unusable(pool, &address, &unusable);
                     place = back;
+                    // The account is the same at every address: one refusal is enough.
+                    if matches!(&unusable, Unusable::LoginRefused(reply) if reply.is_permanent()) {
+                        drop(place);
+                        pool.login_refused(self.io.now());
+                        return Ok(None);
+                    }
                 }
             }
         }

@@ -171,6 +171,17 @@ impl<S: Stream> Pool<S> {
         while self.queue.grant(Grant::TryAgain).is_none() {}
     }
 
+    /// The upstream refused our login.
+    pub fn login_refused(&self, now: Moment) {
+        self.failed(now);
+        self.health.borrow_mut().login_refused(now);
+    }
+
+    /// Forgets failures: what a connection is made by has changed.
+    pub fn forgive(&self) {
+        self.health.borrow_mut().succeeded();
+    }
+
     /// Whether the last try succeeded.
     #[must_use]
     pub fn is_up(&self) -> bool {

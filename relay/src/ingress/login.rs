@@ -5,13 +5,17 @@
 //! name costs the same work as a known one with a wrong password: it is held against an entry that nobody can match.
 //! Passwords kept in plain text are compared as keyed digests, so that neither length nor common start shows in time.
 //!
+//! Who is wrong too often is told to come again later, whatever it says then: guessing is slow, and costs nothing here.
+//!
 //! It must not log or keep a password, or tell which of name and password was wrong.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHash, PasswordVerifier as _};
@@ -20,7 +24,8 @@ use ring::rand::SystemRandom;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::config::Login;
-use crate::limits::LOGIN_CHECKS_MAX;
+use crate::limits::{LOGIN_CHECKS_MAX, LOGIN_FAILURES_MAX, LOGIN_FAILURES_WITHIN};
+use crate::policy::rate::{ClientRates, Rate};
 use crate::smtp::auth::Credentials;
 
 /// The logins of one configuration.
@@ -135,11 +140,17 @@ struct Request {
 #[derive(Debug, Clone, Default)]
 pub struct Checker {
     requests: Option<flume::Sender<Request>>,
+    failures: Arc<Mutex<ClientRates>>,
 }
 
-/// The login cannot be checked now.
+/// The login is not checked now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Busy;
+pub enum PutOff {
+    /// Too many wait.
+    Busy,
+    /// The client was wrong too often.
+    Guessing,
+}
 
 impl Checker {
     /// Starts the thread; it ends with the last way to it.
@@ -154,20 +165,41 @@ impl Checker {
                 let _ = answer.send(book.is_right(&credentials));
             }
         })?;
-        Ok(Self { requests: Some(sender) })
+        Ok(Self { requests: Some(sender), failures: Arc::default() })
     }
 
-    /// Whether the login is right.
+    /// Whether the login of a client is right; `now` counts from any moment before.
     ///
     /// # Errors
-    /// Too many wait.
-    pub async fn check(&self, book: Arc<Book>, credentials: Credentials) -> Result<bool, Busy> {
+    /// Why it is not looked at.
+    pub async fn check(
+        &self,
+        book: Arc<Book>,
+        credentials: Credentials,
+        client: IpAddr,
+        now: Duration,
+    ) -> Result<bool, PutOff> {
+        if self.failures().is_spent(client, FAILURES, now) {
+            return Err(PutOff::Guessing);
+        }
         let (answer, answered) = flume::bounded(1);
-        let requests = self.requests.as_ref().ok_or(Busy)?;
-        requests.try_send(Request { book, credentials, answer }).map_err(|_| Busy)?;
-        answered.recv_async().await.map_err(|_| Busy)
+        let requests = self.requests.as_ref().ok_or(PutOff::Busy)?;
+        requests.try_send(Request { book, credentials, answer }).map_err(|_| PutOff::Busy)?;
+        let is_right = answered.recv_async().await.map_err(|_| PutOff::Busy)?;
+        if !is_right {
+            // The one that is too many was counted by another session meanwhile.
+            let _ = self.failures().take(client, FAILURES, now);
+        }
+        Ok(is_right)
+    }
+
+    fn failures(&self) -> MutexGuard<'_, ClientRates> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+const FAILURES: Rate =
+    Rate { events: LOGIN_FAILURES_MAX, period: LOGIN_FAILURES_WITHIN, burst: LOGIN_FAILURES_MAX };
 
 #[cfg(test)]
 mod tests {
@@ -241,8 +273,29 @@ mod tests {
     async fn the_thread_answers_and_without_one_nobody_is_let_in() {
         let book = book(&[("a@d", "secret")]);
         let checker = Checker::start().unwrap();
-        assert_eq!(checker.check(Arc::clone(&book), says("a@d", "secret")).await, Ok(true));
-        assert_eq!(checker.check(Arc::clone(&book), says("a@d", "wrong")).await, Ok(false));
-        assert_eq!(Checker::default().check(book, says("a@d", "secret")).await, Err(Busy));
+        let (client, now) = ("192.0.2.1".parse().unwrap(), Duration::ZERO);
+        let check = |checker: Checker, password| {
+            let book = Arc::clone(&book);
+            async move { checker.check(book, says("a@d", password), client, now).await }
+        };
+        assert_eq!(check(checker.clone(), "secret").await, Ok(true));
+        assert_eq!(check(checker, "wrong").await, Ok(false));
+        assert_eq!(check(Checker::default(), "secret").await, Err(PutOff::Busy));
+    }
+
+    #[tokio::test]
+    async fn who_guesses_is_put_off_and_others_are_not() {
+        let book = book(&[("a@d", "secret")]);
+        let checker = Checker::start().unwrap();
+        let (guesser, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let check = async |password, client, now| {
+            checker.check(Arc::clone(&book), says("a@d", password), client, now).await
+        };
+        for _ in 0..LOGIN_FAILURES_MAX {
+            assert_eq!(check("wrong", guesser, Duration::ZERO).await, Ok(false));
+        }
+        assert_eq!(check("secret", guesser, Duration::ZERO).await, Err(PutOff::Guessing));
+        assert_eq!(check("secret", other, Duration::ZERO).await, Ok(true));
+        assert_eq!(check("secret", guesser, LOGIN_FAILURES_WITHIN).await, Ok(true));
     }
 }

@@ -243,6 +243,17 @@ pub static METRICS: &[Metric] = &[
         samples: |s, out| each(out, "outcome", &s.meter.auth),
     },
     Metric {
+        name: "ringpost_certificate_not_after_seconds",
+        kind: Kind::Gauge,
+        help: "When the certificate shown to clients ends, as Unix time; absent where there is none",
+        labels: &[],
+        samples: |s, out| {
+            if let Some(seconds) = s.process.certificate_not_after {
+                out.number(&[], seconds);
+            }
+        },
+    },
+    Metric {
         name: "ringpost_tls_handshakes_total",
         kind: Kind::Counter,
         help: "TLS handshakes with clients (inbound) and upstreams (outbound)",

@@ -38,6 +38,8 @@ pub struct Process<'a> {
     pub reloads: PerReloadOutcome,
     /// Log lines that were dropped.
     pub log_lines_dropped: u64,
+    /// When the certificate that clients see ends, in seconds since the Unix epoch.
+    pub certificate_not_after: Option<u64>,
     /// The interfaces that the gate is attached to.
     pub gate: &'a [GateInterface],
     /// Sources banned now.

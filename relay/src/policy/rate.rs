@@ -113,6 +113,14 @@ impl ClientRates {
         self.young.entry(client).or_insert_with(known).take(rate, now)
     }
 
+    /// Whether there is no room for an event of this client now. Takes nothing.
+    #[must_use]
+    pub fn is_spent(&self, client: IpAddr, rate: Rate, now: Duration) -> bool {
+        let client = client_of(client);
+        let bucket = self.young.get(&client).or_else(|| self.old.get(&client));
+        bucket.copied().is_some_and(|mut bucket| bucket.take(rate, now).is_err())
+    }
+
     /// Clients that are remembered; at most [`CLIENT_RATES_MAX`].
     #[must_use]
     pub fn len(&self) -> usize {

@@ -8,6 +8,8 @@
 //! It must not touch a socket, wait, or look at what it carries. A peer's close_notify is the end for good: nothing
 //! that comes behind it is looked at (the "Dead.Letter" class of faults), and an end without it is a fault.
 
+mod sealed;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -20,6 +22,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError};
 use rustls::{CipherSuite, ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
 
+use self::sealed::Sealed;
 use crate::io::Flight;
 use crate::io::buffer::{Buffer, Size};
 use crate::limits::{RECORD_OVERHEAD_OCTETS_MAX, RECORD_PLAINTEXT_OCTETS_MAX};
@@ -281,7 +284,7 @@ impl Records {
         close: bool,
         out: &mut Flight,
     ) -> Result<(), Fault> {
-        let mut sealed = Sealed { current: None, left: octets, out };
+        let mut sealed = Sealed::new(octets, out);
         let mut staged = Buffer::take(Size::BodyFirst);
         let full = staged.spare();
         for mut slice in slices {
@@ -453,31 +456,6 @@ impl Side<'_> {
             // Early data is never offered, and states that rustls may add are none that data can go by.
             _ => Ok(Turn::NeedsOctets),
         }
-    }
-}
-
-/// Sealed records on their way into a flight.
-struct Sealed<'a> {
-    current: Option<Buffer>,
-    /// Plaintext that is still to come.
-    left: usize,
-    out: &'a mut Flight,
-}
-
-impl Sealed<'_> {
-    /// A buffer with room for a record of so much plaintext.
-    fn room_for(&mut self, octets: usize) -> &mut Buffer {
-        let needed = octets + RECORD_OVERHEAD_OCTETS_MAX;
-        if self.current.as_ref().is_some_and(|buffer| buffer.spare() < needed) {
-            self.out.push(self.current.take().map(Buffer::freeze).unwrap_or_default());
-        }
-        let all = self.left + (self.left / RECORD_PLAINTEXT_OCTETS_MAX + 2) * RECORD_OVERHEAD_OCTETS_MAX;
-        self.left = self.left.saturating_sub(octets);
-        self.current.get_or_insert_with(|| Buffer::take(Size::holding(all.max(needed))))
-    }
-
-    fn finish(self) {
-        self.out.push(self.current.map(Buffer::freeze).unwrap_or_default());
     }
 }
 

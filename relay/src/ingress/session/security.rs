@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -15,6 +16,7 @@ use crate::smtp::auth::Credentials;
 use crate::smtp::reply;
 use crate::smtp::server::Answer;
 use crate::tls::{Fault, Records};
+use crate::units::Moment;
 
 impl<I: Io, S: Sink> Session<I, S> {
     pub(super) async fn start_tls(&mut self) -> Flow {
@@ -62,7 +64,7 @@ impl<I: Io, S: Sink> Session<I, S> {
     pub(super) async fn decide_login(&mut self, credentials: Credentials) {
         let name = credentials.login.clone();
         let (is_known, verdict) = match self.ingress.logins() {
-            Some((book, checker)) => (book.knows(&name), checker.check(book, credentials).await),
+            Some((book, checker)) => (book.knows(&name), self.check(&checker, book, credentials).await),
             None => (false, Ok(false)),
         };
         let answer = match verdict {
@@ -71,12 +73,22 @@ impl<I: Io, S: Sink> Session<I, S> {
                 Answer::Accept
             }
             Ok(false) => Answer::Refuse(reply::AUTH_FAILED),
-            Err(login::Busy) => Answer::Refuse(reply::AUTH_UNAVAILABLE),
+            Err(_) => Answer::Refuse(reply::AUTH_UNAVAILABLE),
         };
         let outcome = if answer == Answer::Accept { AuthOutcome::Ok } else { AuthOutcome::Failed };
         self.ingress.meter(|meter| meter.auth[outcome] += 1);
         // A name that nobody has may be a password in the wrong place: it is not logged.
         log::login(self, is_known.then_some(name.as_str()), outcome);
         self.machine.answer(answer, &mut self.replies);
+    }
+
+    async fn check(
+        &self,
+        checker: &login::Checker,
+        book: Arc<login::Book>,
+        credentials: Credentials,
+    ) -> Result<bool, login::PutOff> {
+        let now = self.ingress.io.tick().since(Moment::default());
+        checker.check(book, credentials, self.peer.client.ip(), now).await
     }
 }
