@@ -52,7 +52,8 @@ impl Visit {
         self.talk.reply().await?;
         for mail in mails {
             self.ledger.borrow_mut().begins(mail);
-            let is_open = if self.dice.happens(500) { self.group(mail).await? } else { self.turns(mail).await? };
+            let is_open =
+                if self.dice.happens(500) { self.group(mail).await? } else { self.turns(mail).await? };
             if is_open {
                 self.send(b"RSET\r\n").await?;
                 self.talk.reply().await?;
@@ -197,7 +198,9 @@ impl Visit {
             match refusal {
                 None if code != 250 => refusal = Some(code),
                 Some(_) if code == 250 => {
-                    self.ledger.borrow_mut().wrong(format!("message {}: 250 behind a refused chunk", mail.key));
+                    self.ledger
+                        .borrow_mut()
+                        .wrong(format!("message {}: 250 behind a refused chunk", mail.key));
                 }
                 _ => {}
             }

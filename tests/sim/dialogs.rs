@@ -43,7 +43,8 @@ fn is_expressible(dialog: &Dialog) -> bool {
     let profile = &dialog.profile;
     let plain = Profile::relay(Arc::clone(&profile.host_name));
     profile.role == plain.role
-        && (profile.tls, profile.starttls, profile.requiretls) == (plain.tls, plain.starttls, plain.requiretls)
+        && (profile.tls, profile.starttls, profile.requiretls)
+            == (plain.tls, plain.starttls, plain.requiretls)
         && (profile.chunking, profile.dsn, profile.smtputf8) == (plain.chunking, plain.dsn, plain.smtputf8)
         && profile.auth.is_empty()
         && dialog.rules.iter().all(|rule| !matches!(rule.stage, Stage::Mail | Stage::Body))
@@ -168,9 +169,8 @@ impl Rules {
 
 impl Sink for Rules {
     async fn recipients(&mut self, _envelope: &Envelope, rcpts: &[Rcpt], _next: Next) -> Vec<Answer> {
-        let answer = |rcpt: &Rcpt| {
-            self.dialog.refusal(Stage::Rcpt, rcpt.forward_path.as_str()).map_or(Ok(()), Err)
-        };
+        let answer =
+            |rcpt: &Rcpt| self.dialog.refusal(Stage::Rcpt, rcpt.forward_path.as_str()).map_or(Ok(()), Err);
         rcpts.iter().map(answer).collect()
     }
 

@@ -150,7 +150,11 @@ impl Ledger {
             wrongs.extend(account.judge(self.terms).into_iter().map(|what| {
                 format!(
                     "message {key}: {what}; heard {:?} {:?} {:?}, upstream said {:?} {:?}, {} deliveries",
-                    account.heard_mail, account.heard, account.last, account.said, account.refusals,
+                    account.heard_mail,
+                    account.heard,
+                    account.last,
+                    account.said,
+                    account.refusals,
                     account.deliveries.len(),
                 )
             }));
@@ -208,7 +212,9 @@ impl Account {
         }
         match self.deliveries.first() {
             None => wrongs.push("acknowledged and lost".to_owned()),
-            Some(delivery) if !delivery.is_told => wrongs.push("acknowledged before the upstream did".to_owned()),
+            Some(delivery) if !delivery.is_told => {
+                wrongs.push("acknowledged before the upstream did".to_owned())
+            }
             Some(_) => {}
         }
     }

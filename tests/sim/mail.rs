@@ -40,7 +40,9 @@ impl Mail {
         let flaw = dice.happens(40).then(|| dice.pick(&[Flaw::Nul, Flaw::TooBig, Flaw::Loops]));
         let content = content(key, flaw, dice);
         let words = ["ok", "ok", "ok", "ok", "r550", "r450", "r452", "r552", "r530", "r421"];
-        let name = |number| format!("{}.{key}.{number}@up.test", dice.pick(&words[..if dice.happens(300) { 10 } else { 4 }]));
+        let name = |number| {
+            format!("{}.{key}.{number}@up.test", dice.pick(&words[..if dice.happens(300) { 10 } else { 4 }]))
+        };
         let count = if dice.happens(30) { 130 } else { 1 + dice.below(4) };
         Self {
             key,
@@ -173,7 +175,9 @@ fn content(key: u64, flaw: Option<Flaw>, dice: &Dice) -> Vec<u8> {
         Some(Flaw::TooBig) => content.extend_from_slice("big\r\n".repeat(SIZE_MAX / 5 + 1).as_bytes()),
         Some(Flaw::Loops) | None => {}
     }
-    content.extend_from_slice(dice.pick(&["the end\r\n", "the end\r\n", "no end of line", "a CR\r", ".\r\n"]).as_bytes());
+    content.extend_from_slice(
+        dice.pick(&["the end\r\n", "the end\r\n", "no end of line", "a CR\r", ".\r\n"]).as_bytes(),
+    );
     content
 }
 

@@ -54,7 +54,10 @@ fn what_is_acknowledged_is_delivered_and_nothing_else() {
         (None, Some(count)) => hold(0..count),
         (None, None) => {
             let tally = hold(0..300);
-            assert!(tally.acked > 500 && tally.refused > 300 && tally.unknown > 10, "a dull world: {tally:?}");
+            assert!(
+                tally.acked > 500 && tally.refused > 300 && tally.unknown > 10,
+                "a dull world: {tally:?}"
+            );
             tally
         }
     };
@@ -71,8 +74,7 @@ fn a_seed_is_one_course() {
 #[test]
 fn the_ledger_catches_every_mutant() {
     for &mutation in ALL {
-        let is_caught =
-            |seed: &u64| !play(*seed, move |sink| Mutant::new(sink, mutation)).wrongs.is_empty();
+        let is_caught = |seed: &u64| !play(*seed, move |sink| Mutant::new(sink, mutation)).wrongs.is_empty();
         assert!((0..100).any(|seed| is_caught(&seed)), "{mutation:?} is not caught");
     }
 }

@@ -58,7 +58,8 @@ impl Plan {
             limits.iter().filter_map(|(word, max)| Some(format!("{word}={}", (*max)?))).collect();
         words.extend((!limits.is_empty()).then(|| format!("LIMITS {}", limits.join(" "))));
         let last = words.len() - 1;
-        let line = |(at, word): (usize, &String)| format!("250{}{word}\r\n", if at == last { ' ' } else { '-' });
+        let line =
+            |(at, word): (usize, &String)| format!("250{}{word}\r\n", if at == last { ' ' } else { '-' });
         words.iter().enumerate().map(line).collect()
     }
 }
@@ -215,7 +216,8 @@ impl Upstream {
         if self.transaction.is_some() {
             self.wrong("MAIL within a transaction");
         }
-        let Some((sender, parameters)) = rest.strip_prefix("FROM:<").and_then(|rest| rest.split_once('>')) else {
+        let Some((sender, parameters)) = rest.strip_prefix("FROM:<").and_then(|rest| rest.split_once('>'))
+        else {
             self.wrong(format!("MAIL {rest:?}"));
             return Err(Gone::Left);
         };
@@ -281,7 +283,9 @@ impl Upstream {
         let said = self.answer(Stage::Envelope, &reply).await;
         let code = said.unwrap_or(0);
         self.ledger.borrow_mut().says_recipient(key, &who, code);
-        if code == 250 && let Some(transaction) = &mut self.transaction {
+        if code == 250
+            && let Some(transaction) = &mut self.transaction
+        {
             transaction.accepted.push(who);
         }
         if code == 421 { Err(Gone::Left) } else { said.map(drop) }
@@ -426,7 +430,12 @@ impl Upstream {
     }
 
     /// Answers, in trouble or not; gives the code that was said.
-    async fn answer_in(&mut self, trouble: Option<Trouble>, reply: &str, key: Option<u64>) -> Result<u16, Gone> {
+    async fn answer_in(
+        &mut self,
+        trouble: Option<Trouble>,
+        reply: &str,
+        key: Option<u64>,
+    ) -> Result<u16, Gone> {
         let code = reply.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0);
         let lag = self.dice.below(self.plan.lag_micros_max + 1);
         self.talk.world.sleep(Duration::from_micros(lag)).await;
