@@ -6,10 +6,10 @@
 //!
 //! | units | hold |
 //! | --- | --- |
-//! | [`HEAD`] | port mask, generation, action and number of ports |
+//! | [`HEAD`] | generation and action |
 //! | [`RATE`] | nanoseconds a new connection costs, nanoseconds of burst |
 //! | [`CLASSES`].. | one unit a class: the tries of its IPv4 and of its IPv6 sources |
-//! | [`PORTS`].. | one unit a port: the tries of its IPv4 and of its IPv6 addresses, its number |
+//! | [`PORTS`].. | one unit a port: the tries of its IPv4 and of its IPv6 addresses, its number, the next |
 //! | [`FREE`].. | nodes and entries of the tries (see [`crate::trie`]) |
 
 /// The smallest piece of a table: 32 octets.
@@ -23,7 +23,7 @@ pub const UNITS: usize = 131_072;
 /// All units of a table.
 pub type Units = [Unit; UNITS];
 
-/// Place of the head: `[port mask, generation, action | ports << 8, 0]`.
+/// Place of the head: `[generation, action, 0, 0]`.
 pub const HEAD: usize = 0;
 /// Place of the rate of new connections: `[cost_ns, burst_ns, 0, 0]`; a cost of 0 means no limit.
 pub const RATE: usize = 1;
@@ -31,12 +31,17 @@ pub const RATE: usize = 1;
 pub const CLASSES: usize = 2;
 /// Classes that a table can hold: a power of two.
 pub const CLASSES_MAX: usize = 4;
-/// Place of the first port: `[IPv4 root, IPv6 root, port, 0]`.
+/// Place of the ports, by their lowest six bits: `[IPv4 root, IPv6 root, port, next]`. Port 0 is nobody's. `next` is
+/// the place of another port with the same lowest bits, 0 for none.
 pub const PORTS: usize = CLASSES + CLASSES_MAX;
+/// Ports told apart without a second look: a power of two.
+pub const PORT_SLOTS: usize = 64;
 /// Distinct listen ports that a table can hold.
 pub const PORTS_MAX: usize = 32;
+/// Ports with the same lowest bits that a table can hold.
+pub const PORT_CHAIN_MAX: usize = 8;
 /// Place of the first unit that tries may use.
-pub const FREE: usize = PORTS + PORTS_MAX;
+pub const FREE: usize = PORTS + PORT_SLOTS + PORTS_MAX;
 
 /// Who may reach a listener: each class has its own networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -210,7 +215,8 @@ pub const DROP_EVENT_OCTETS: usize = 56;
 const _: () = assert!(size_of::<DropEvent>() == DROP_EVENT_OCTETS);
 const _: () = assert!(size_of::<Unit>() == UNIT_OCTETS);
 const _: () = assert!(FREE < UNITS);
-const _: () = assert!(UNITS.is_power_of_two() && CLASSES_MAX.is_power_of_two());
+const _: () =
+    assert!(UNITS.is_power_of_two() && CLASSES_MAX.is_power_of_two() && PORT_SLOTS.is_power_of_two());
 
 /// Name of the program for interfaces whose frames fit one buffer.
 pub const PROGRAM: &str = "ringpost_gate";

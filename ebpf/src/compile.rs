@@ -8,7 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::abi::{
-    Action, Address, CLASSES, CLASSES_MAX, Class, FREE, HEAD, PORTS, PORTS_MAX, RATE, UNITS, Unit, Units,
+    Action, Address, CLASSES, CLASSES_MAX, Class, FREE, HEAD, PORT_CHAIN_MAX, PORT_SLOTS, PORTS, PORTS_MAX,
+    RATE, UNITS, Unit, Units,
 };
 use crate::packet::Family;
 use crate::trie::{CHECKED_MAX, Entry, Key, NOTHING, STEPS_MAX, STRIDE_MAX, Shape};
@@ -65,7 +66,7 @@ pub struct SynRate {
 /// Why a plan cannot be compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompileError {
-    /// More than [`PORTS_MAX`] distinct listen ports.
+    /// More than [`PORTS_MAX`] distinct listen ports, or more than [`PORT_CHAIN_MAX`] with the same lowest bits.
     TooManyPorts,
     /// The networks need more units than a table has: about 30,000 of each family fit.
     TooManyNetworks,
@@ -76,7 +77,11 @@ pub enum CompileError {
 impl fmt::Display for CompileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooManyPorts => write!(f, "more than {PORTS_MAX} distinct listen ports"),
+            Self::TooManyPorts => write!(
+                f,
+                "more than {PORTS_MAX} distinct listen ports, or more than {PORT_CHAIN_MAX} that differ by \
+                 multiples of {PORT_SLOTS}"
+            ),
             Self::TooManyNetworks => f.write_str("the networks do not fit the gate's table"),
             Self::TooDeep => f.write_str("the networks are nested too deeply for the gate"),
         }
@@ -102,15 +107,15 @@ impl Table {
         if ports.len() > PORTS_MAX {
             return Err(CompileError::TooManyPorts);
         }
-        let mask = ports.iter().fold(0u64, |mask, port| mask | 1 << (port & 63));
-        let shape = plan.action as u64 | (ports.len() as u64) << 8;
-        writer.units[HEAD] = [mask, plan.generation, shape, 0];
+        writer.units[HEAD] = [plan.generation, plan.action as u64, 0, 0];
         if let Some(rate) = plan.syn_rate {
             writer.units[RATE] = [rate.cost_ns, rate.burst_ns, 0, 0];
         }
-        for (at, port) in ports.iter().enumerate() {
-            let [v4, v6] = writer.roots(|family| addresses(&plan.listeners, *port, family))?;
-            writer.units[PORTS + at] = [v4, v6, u64::from(*port), 0];
+        let mut spare = PORTS + PORT_SLOTS;
+        for port in ports {
+            let [v4, v6] = writer.roots(|family| addresses(&plan.listeners, port, family))?;
+            let at = writer.place_of_port(port, &mut spare)?;
+            writer.units[at] = [v4, v6, u64::from(port), 0];
         }
         for class in [Class::Smtp, Class::Submission] {
             let [v4, v6] = writer.roots(|family| prefixes(&plan.networks, class, family))?;
@@ -256,6 +261,25 @@ struct Writer {
 }
 
 impl Writer {
+    /// The port's slot, or a spare unit at the end of the slot's chain.
+    fn place_of_port(&mut self, port: u16, spare: &mut usize) -> Result<usize, CompileError> {
+        let mut at = PORTS + (usize::from(port) & (PORT_SLOTS - 1));
+        if self.units[at][2] == 0 {
+            return Ok(at);
+        }
+        for _ in 1..PORT_CHAIN_MAX {
+            match self.units[at][3] {
+                0 => {
+                    self.units[at][3] = *spare as u64;
+                    *spare += 1;
+                    return Ok(*spare - 1);
+                }
+                next => at = usize::try_from(next).map_err(|_| CompileError::TooManyPorts)?,
+            }
+        }
+        Err(CompileError::TooManyPorts)
+    }
+
     /// The roots of both families' tries of what `prefixes` gives.
     fn roots(&mut self, prefixes: impl Fn(Family) -> Vec<Prefix>) -> Result<[u64; 2], CompileError> {
         let v4 = self.trie(prefixes(Family::V4))?;
@@ -523,6 +547,17 @@ mod tests {
             (Class::Smtp, Network { address, prefix: 128, number: 1 })
         });
         assert_eq!(Table::compile(&plan(nets.collect())), Err(CompileError::TooManyNetworks));
+    }
+
+    #[test]
+    fn ports_with_the_same_lowest_bits_share_a_chain_of_bounded_length() {
+        let listener =
+            |n: u16| Listener { address: [198, 18, 0, 1].into(), port: 25 + 64 * n, class: Class::Smtp };
+        let with = |count: u16| Plan { listeners: (0..count).map(listener).collect(), ..plan(Vec::new()) };
+        let units = Table::compile(&with(8)).unwrap().whole().unwrap();
+        let slot = units[PORTS + 25];
+        assert_eq!((slot[2], slot[3]), (25, (PORTS + PORT_SLOTS) as u64));
+        assert_eq!(Table::compile(&with(9)), Err(CompileError::TooManyPorts));
     }
 
     #[test]

@@ -30,6 +30,9 @@ static BANS: LruHashMap<Address, u64, { BANS_MAX as usize }> = LruHashMap::new()
 static BUCKETS: LruHashMap<Address, u64, { BUCKETS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
 static SWITCHES: Array<Switches, 1> = Array::new();
+/// Where [`Packet::forget`] takes offsets through.
+#[btf_map]
+static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 static DROPS: RingBuf<(), DROPS_OCTETS> = RingBuf::new();
 
@@ -135,21 +138,34 @@ impl Frame {
 impl Packet for Frame {
     #[inline(always)]
     fn pairs<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
-        let at = self.start + offset;
+        // The verifier must see the very pointer compared that is read from; the compiler would rather add up
+        // anew for each, or leave out what it knows already.
+        let at = core::hint::black_box(self.start + offset);
         if at + 2 * N > self.end {
             return None;
         }
         // SAFETY: just checked to lie in the frame; frames and the offsets in them are even.
         Some(unsafe { core::ptr::read(at as *const [u16; N]) })
     }
+
+    #[inline(always)]
+    fn forget(&self, offset: usize) -> usize {
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+        // SAFETY: the slot belongs to this CPU; volatile, so that the value really goes through memory, where the
+        // verifier loses sight of it.
+        let seen = unsafe {
+            core::ptr::write_volatile(scratch, offset as u64);
+            core::ptr::read_volatile(scratch)
+        };
+        (seen & 0x3ffe) as usize
+    }
 }
 
 impl PacketMut for Frame {
     #[inline(always)]
     fn set_pairs<const N: usize>(&mut self, offset: usize, pairs: [u16; N]) -> Option<()> {
-        let at = self.start + offset;
-        // The compiler knows from earlier reads that this fits and would leave the check out; the verifier wants it.
-        if at + 2 * N > core::hint::black_box(self.end) {
+        let at = core::hint::black_box(self.start + offset);
+        if at + 2 * N > self.end {
             return None;
         }
         // SAFETY: as in `pairs`; nobody else sees the frame while the program runs.

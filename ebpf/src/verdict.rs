@@ -4,7 +4,8 @@
 //! listener leaves first and pays least. What it must not do: drop anything else (invariant 7).
 
 use crate::abi::{
-    Action, Address, CLASSES, CLASSES_MAX, HEAD, PORTS, PORTS_MAX, RATE, Reason, Units, Verdict,
+    Action, Address, CLASSES, CLASSES_MAX, HEAD, PORT_CHAIN_MAX, PORT_SLOTS, PORTS, RATE, Reason, UNITS,
+    Units, Verdict,
 };
 use crate::packet::{ACK, Located, Packet, SYN, endpoints, locate};
 use crate::trie::{Key, NOTHING, find};
@@ -114,26 +115,32 @@ fn judge<K: Kernel>(units: &Units, flow: &Flow, listener: Roots, kernel: &K) -> 
     Ok(Some(network))
 }
 
-/// Whether some listen port has the lowest six bits of this one: most others do not, and need no further look.
+/// The slot of a port.
 #[inline(always)]
-fn may_listen(units: &Units, port: u16) -> bool {
-    units[HEAD][0] >> (port & 63) & 1 != 0
+const fn slot(port: u16) -> usize {
+    PORTS + (port as usize & (PORT_SLOTS - 1))
 }
 
-/// The roots of this port's addresses; `None` where nothing listens on it. A copy, not a reference: a reference into
-/// the ports would be one more state for the verifier at each of them.
+/// Whether some listen port has the lowest bits of this one: most others do not, and need no further look.
+#[inline(always)]
+fn may_listen(units: &Units, port: u16) -> bool {
+    units[slot(port)][2] != 0
+}
+
+/// The roots of this port's addresses; `None` where nothing listens on it. A copy, not a reference: a reference
+/// into the ports would be one more state for the verifier at each of them.
 #[inline(always)]
 fn listener(units: &Units, port: u16) -> Option<Roots> {
-    let [_, _, shape, _] = units[HEAD];
-    let count = (shape >> 8 & 0xff) as usize;
-    for at in 0..PORTS_MAX {
-        if at >= count {
-            return None;
-        }
-        let [v4, v6, number, _] = units[PORTS + at];
+    let mut at = slot(port) as u64;
+    for _ in 0..PORT_CHAIN_MAX {
+        let [v4, v6, number, next] = units[at as usize & (UNITS - 1)];
         if number == port as u64 {
             return Some([v4, v6]);
         }
+        if next == 0 {
+            return None;
+        }
+        at = next;
     }
     None
 }
@@ -195,7 +202,7 @@ fn is_paid<K: Kernel>(units: &Units, source: Address, kernel: &K) -> bool {
 
 #[inline(always)]
 fn verdict_of(units: &Units, reason: Reason) -> Verdict {
-    match (Action::from_bits(units[HEAD][2]), reason) {
+    match (Action::from_bits(units[HEAD][1]), reason) {
         (Action::Count, _) => Verdict::Counted,
         (Action::Reset, Reason::Network) => Verdict::Reset,
         (_, Reason::Network) => Verdict::DroppedNetwork,

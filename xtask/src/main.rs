@@ -7,6 +7,8 @@ mod ci;
 mod docs;
 mod ebpf;
 mod fuzz;
+mod gate_kernels;
+mod initramfs;
 mod packages;
 mod run;
 mod setup;
@@ -42,6 +44,8 @@ enum Verb {
     Ebpf(ebpf::Arguments),
     /// Fuzz one target, or replay every corpus
     Fuzz(fuzz::Arguments),
+    /// Run the gate's golden packets on Debian's kernels under qemu
+    GateKernels(gate_kernels::Arguments),
     /// Start the relay with a catch-all upstream, send a first message through it, stay up
     Run(run::Arguments),
     /// Install what building, testing and fuzzing need, or say what is missing
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Docs(arguments) => docs::run(&arguments),
         Verb::Ebpf(arguments) => ebpf::run(&arguments),
         Verb::Fuzz(arguments) => fuzz::run(&arguments),
+        Verb::GateKernels(arguments) => gate_kernels::run(&arguments),
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::Sim(arguments) => sim::run(&arguments),
