@@ -317,7 +317,7 @@ fn content(kind: Kind, mut text: String) -> String {
             text.pop();
         }
     }
-    if kind.is_list() || kind == Kind::SecretLines {
+    if kind.is_list() || matches!(kind, Kind::SecretLines | Kind::UserLines) {
         let without_comments = text.lines().map(|line| cut_comment(kind, line)).collect::<Vec<_>>();
         return without_comments.join("\n");
     }
