@@ -211,6 +211,21 @@ pub const LOG_BATCH_OCTETS: usize = 32 * 1024;
 /// How long the log's writer waits for more lines after the first.
 pub const LOG_BATCH_WAIT: Duration = Duration::from_millis(20);
 
+/// Octets of a message that its notice returns; of a longer one the header section alone goes back, cut at as many.
+pub const NOTICE_ORIGINAL_OCTETS_MAX: usize = 64 * 1024;
+/// Recipients that the text of a notice names; its report names all.
+pub const NOTICE_RECIPIENTS_SHOWN_MAX: usize = 50;
+/// Notices of one worker in a second.
+pub const NOTICES_PER_SECOND: u32 = 20;
+/// Notices of one worker that may go at once.
+pub const NOTICES_BURST: u32 = 1000;
+/// Time in which one notice may go to one address; more wait.
+pub const NOTICE_PER_ADDRESS: Duration = Duration::from_secs(6);
+/// Notices that may go to one address at once.
+pub const NOTICES_PER_ADDRESS_BURST: u32 = 100;
+/// Addresses whose notices one worker counts.
+pub const NOTICE_ADDRESSES_MAX: usize = 8192;
+
 /// Sources whose offences are counted at once (`AUTOBAN`); the one that offended longest ago is forgotten.
 pub const AUTOBAN_SOURCES_MAX: usize = 16_384;
 /// Bans that stand at once; the one that would end first gives way.
