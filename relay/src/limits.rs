@@ -110,6 +110,8 @@ pub const SCRAM_ITERATIONS_MAX: u32 = 100_000;
 pub const AUTH_CHALLENGES_MAX: u32 = 8;
 /// Wrong logins of one client address in [`LOGIN_FAILURES_WITHIN`]; then its logins are put off, unlooked at.
 pub const LOGIN_FAILURES_MAX: u32 = 30;
+/// Likewise of one user, from wherever they came: more, so that a stranger does not easily lock a user out.
+pub const LOGIN_FAILURES_OF_USER_MAX: u32 = 100;
 /// See [`LOGIN_FAILURES_MAX`].
 pub const LOGIN_FAILURES_WITHIN: Duration = Duration::from_secs(300);
 /// Shortest wait before a login that an upstream refused is tried again; doubled with each refusal.
@@ -192,6 +194,21 @@ pub const LOG_PENDING_OCTETS_MAX: usize = 1024 * 1024;
 pub const LOG_BATCH_OCTETS: usize = 32 * 1024;
 /// How long the log's writer waits for more lines after the first.
 pub const LOG_BATCH_WAIT: Duration = Duration::from_millis(20);
+
+/// Octets of a message that its notice returns; of a longer one the header section alone goes back, cut at as many.
+pub const NOTICE_ORIGINAL_OCTETS_MAX: usize = 64 * 1024;
+/// Recipients that the text of a notice names; its report names all.
+pub const NOTICE_RECIPIENTS_SHOWN_MAX: usize = 50;
+/// Notices of one worker in a second.
+pub const NOTICES_PER_SECOND: u32 = 20;
+/// Notices of one worker that may go at once.
+pub const NOTICES_BURST: u32 = 1000;
+/// Time in which one notice may go to one address; more wait.
+pub const NOTICE_PER_ADDRESS: Duration = Duration::from_secs(6);
+/// Notices that may go to one address at once.
+pub const NOTICES_PER_ADDRESS_BURST: u32 = 100;
+/// Addresses whose notices one worker counts.
+pub const NOTICE_ADDRESSES_MAX: usize = 8192;
 
 /// Sources whose offences are counted at once (`AUTOBAN`); the one that offended longest ago is forgotten.
 pub const AUTOBAN_SOURCES_MAX: usize = 16_384;

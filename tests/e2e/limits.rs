@@ -1,5 +1,7 @@
 //! The limits of the interface (section 3.5): each is kept, each says so, none costs anybody else anything.
 
+use std::time::Duration;
+
 use ringpost_tests::client::Client;
 use ringpost_tests::daemon::{Builder, Daemon};
 use ringpost_tests::message;
@@ -140,6 +142,21 @@ fn ends_a_message_that_does_not_go_on() {
     let mut client = daemon.client();
     client.envelope("a@client.test", &["b@example.com"]).command("DATA").assert("354");
     client.send(b"Subject: x\r\n\r\nx\r\n");
+    client.reply().assert("421 4.4.2");
+    daemon.stop();
+    assert_eq!(upstream.complete(), 0);
+}
+
+#[test]
+fn ends_a_message_that_comes_too_slowly() {
+    let upstream = Upstream::plain();
+    let daemon = Builder::relaying_to(&upstream.host()).with("SESSION_MIN_RATE", "1000000").start();
+    let mut client = daemon.client();
+    client.envelope("a@client.test", &["b@example.com"]).command("DATA").assert("354");
+    // Octets keep coming, so that no wait for the next ones is ever too long.
+    while client.hears_nothing(Duration::from_millis(200)) {
+        client.send_gladly(b"x\r\n");
+    }
     client.reply().assert("421 4.4.2");
     daemon.stop();
     assert_eq!(upstream.complete(), 0);

@@ -9,6 +9,7 @@ mod cuts;
 mod dialogs;
 mod eight_bit;
 mod end_of_data;
+mod exchangers;
 mod failover;
 mod ladder;
 mod limits;

@@ -8,6 +8,7 @@ pub mod config;
 pub mod connect;
 pub mod connection;
 pub mod health;
+pub mod notice;
 pub mod outcome;
 pub mod permit;
 pub mod pool;
