@@ -16,6 +16,7 @@ pub mod policy;
 pub mod io;
 pub mod custody;
 pub mod tls;
+pub mod https;
 pub mod resolve;
 pub mod spool;
 pub mod ingress;
