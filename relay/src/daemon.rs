@@ -16,10 +16,12 @@ use crate::config::{self, Config, Loaded, Sources};
 use crate::control;
 use crate::control::{Bound, ControlPlane, Read, Start, Workers};
 use crate::egress;
+use crate::egress::token::{self, Keeping};
+use crate::gate::{Gate, GateError};
 use crate::ingress::login::Checker;
 use crate::io::clock;
 use crate::io::ladder::Rung;
-use crate::limits::{CERTIFICATE_LOOK, LISTEN_BACKLOG, LOG_FLUSH_TIMEOUT};
+use crate::limits::{CERTIFICATE_LOOK, LISTEN_BACKLOG, LOG_FLUSH_TIMEOUT, OFFENCES_PENDING_MAX};
 use crate::log::Log;
 use crate::meter::Listener;
 use crate::orders::{self, Order, Settings};
@@ -49,6 +51,8 @@ pub enum Fault {
     Spool(recovery::Fault),
     /// The certificate or the authorities cannot be used.
     Tls(tls::Unready),
+    /// `XDP=require`, and the gate does not stand.
+    Gate(GateError),
 }
 
 impl Fault {
@@ -59,6 +63,7 @@ impl Fault {
             Self::Listen(_, _, error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Log(error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Control(fault) => fault.exit_code(),
+            Self::Gate(error) => error.exit_code(),
             Self::Log(_) | Self::Spool(_) => 73,
             Self::Tls(_) | Self::TrustAnchors(_) => 78,
             Self::Listen(..) | Self::Worker(..) | Self::Threads(_) => 71,
@@ -82,6 +87,7 @@ impl fmt::Display for Fault {
             Self::Threads(error) => write!(f, "no thread for the logins: {error}"),
             Self::Spool(fault) => fault.fmt(f),
             Self::Tls(unready) => unready.fmt(f),
+            Self::Gate(error) => write!(f, "XDP=require: {error}"),
         }
     }
 }
@@ -102,19 +108,28 @@ fn variable_of(listener: Listener) -> &'static str {
 /// Why it could not start.
 pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     let Loaded { config, warnings, .. } = loaded;
+    let (bound, sockets) = bind_all(&config)?;
+    // Before any other thread: what capabilities it gives up, all threads shall be without.
+    let gate =
+        Gate::start(&config.gate, control::gate::lists(&bound, &config.ingress)).map_err(Fault::Gate)?;
+    let gate = Arc::new(gate);
     let log = Log::start(&config.log).map_err(Fault::Log)?;
     let dropped = log.clone();
     for warning in &warnings {
         tracing::warn!(event = "configuration", warning = %warning);
     }
-    let (bound, sockets) = bind_all(&config)?;
+    gate.log();
     let (look_ups, requests) = resolve::channel();
     let tickets = Tickets::new().map_err(|fault| Fault::Tls(tls::Unready::Acceptor(fault)))?;
     let watch = Watch::default();
-    let settings = settings_of(&config, &tickets, &watch).map_err(Fault::Tls)?;
+    let (keeping, keeper) = token::keeper(look_ups.clone());
+    let settings = settings_of(&config, &tickets, &watch, &keeping).map_err(Fault::Tls)?;
     let (orders, receivers): (Vec<_>, Vec<_>) = (0..config.workers).map(|_| orders::channel()).unzip();
+    let (offended, offences) = flume::bounded(OFFENCES_PENDING_MAX);
+    let shared = Shared { banned: gate.banned(), offences: Some(offended), ..Shared::default() };
     let service = look_up_service(requests, &config.egress)?;
-    let reloaded = Reloaded { log: log.clone(), look_ups: look_ups.clone(), tickets, watch: watch.clone() };
+    let reloaded =
+        Reloaded { log: log.clone(), look_ups: look_ups.clone(), tickets, watch: watch.clone(), keeping };
     let plane = ControlPlane::bind(Start {
         config: config.control.clone(),
         settings: settings.clone(),
@@ -124,7 +139,13 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
         commit: crate::COMMIT,
         reread: Arc::new(move || reread(&sources, &reloaded)),
         log_lines_dropped: Box::new(move || dropped.lines_dropped()),
-        companions: vec![Box::pin(service.run()), Box::pin(watch_certificates(watch))],
+        companions: vec![
+            Box::pin(service.run()),
+            Box::pin(watch_certificates(watch)),
+            Box::pin(control::gate::ban_offenders(offences, Arc::clone(&gate))),
+            Box::pin(keeper.run()),
+        ],
+        gate,
     })
     .map_err(Fault::Control)?;
     let workers_count = u16::try_from(config.workers).unwrap_or(u16::MAX);
@@ -132,7 +153,7 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
         recovery::take_over(&config.spool, &config.egress, workers_count).map_err(Fault::Spool)?;
     let seats = sockets.into_iter().zip(receivers).zip(recovered.shards);
     let seats = seats.map(|((sockets, orders), shard)| Seat { sockets, orders, shard }).collect();
-    let workers = start_workers(seats, &settings, &look_ups, best)?;
+    let workers = start_workers(seats, &settings, &look_ups, (best, shared))?;
     let ending = plane.run().map_err(Fault::Control)?;
     // After a drain the workers end by themselves; a second signal does not wait for them.
     if ending.drain.is_some() {
@@ -145,14 +166,23 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     Ok(())
 }
 
-fn settings_of(config: &Config, tickets: &Tickets, watch: &Watch) -> Result<Settings, tls::Unready> {
+fn settings_of(
+    config: &Config,
+    tickets: &Tickets,
+    watch: &Watch,
+    keeping: &Keeping,
+) -> Result<Settings, tls::Unready> {
     let tls = tls::Armour::load(&config.tls, tickets)?;
     tls.acceptor.iter().for_each(|acceptor| watch.add(acceptor));
+    if let Some(shelf) = config.egress.login.as_ref().and_then(|login| login.token.as_ref()) {
+        keeping.keep(shelf, tls.demand.authorities());
+    }
     Ok(Settings {
         ingress: Arc::new(config.ingress.clone()),
         egress: Arc::new(config.egress.clone()),
         tls,
         spool: Arc::new(config.spool.clone()),
+        gate: Arc::new(config.gate.clone()),
     })
 }
 
@@ -188,12 +218,13 @@ struct Reloaded {
     look_ups: flume::Sender<resolve::Request>,
     tickets: Tickets,
     watch: Watch,
+    keeping: Keeping,
 }
 
 fn reread(sources: &Sources, reloaded: &Reloaded) -> Result<Read, Vec<String>> {
     let loaded = config::load(sources, &config::Host::current())
         .map_err(|refused| refused.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let settings = settings_of(&loaded.config, &reloaded.tickets, &reloaded.watch)
+    let settings = settings_of(&loaded.config, &reloaded.tickets, &reloaded.watch, &reloaded.keeping)
         .map_err(|unready| vec![unready.to_string()])?;
     reloaded.log.set_level(loaded.config.log.level);
     reloaded.log.reopen();
@@ -257,9 +288,9 @@ fn start_workers(
     seats: Vec<Seat>,
     settings: &Settings,
     look_ups: &flume::Sender<resolve::Request>,
-    best: Rung,
+    (best, shared): (Rung, Shared),
 ) -> Result<Vec<JoinHandle<()>>, Fault> {
-    let shared = Shared { logins: Checker::start().map_err(Fault::Threads)?, ..Shared::default() };
+    let shared = Shared { logins: Checker::start().map_err(Fault::Threads)?, ..shared };
     let started_ms = clock::unix_ms();
     let cpus = crate::io::cpus();
     let mut threads = Vec::new();

@@ -129,6 +129,8 @@ pub const SCRAM_ITERATIONS_MAX: u32 = 100_000;
 pub const AUTH_CHALLENGES_MAX: u32 = 8;
 /// Wrong logins of one client address in [`LOGIN_FAILURES_WITHIN`]; then its logins are put off, unlooked at.
 pub const LOGIN_FAILURES_MAX: u32 = 30;
+/// Likewise of one user, from wherever they came: more, so that a stranger does not easily lock a user out.
+pub const LOGIN_FAILURES_OF_USER_MAX: u32 = 100;
 /// See [`LOGIN_FAILURES_MAX`].
 pub const LOGIN_FAILURES_WITHIN: Duration = Duration::from_secs(300);
 /// Shortest wait before a login that an upstream refused is tried again; doubled with each refusal.
@@ -139,6 +141,22 @@ pub const UPSTREAM_LOGIN_WAIT_MAX: Duration = Duration::from_secs(900);
 pub const LOGIN_CHECKS_MAX: usize = 64;
 /// How often the certificate's files are looked at.
 pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
+/// Octets of an access token; in base64 it fits an AUTH line.
+pub const TOKEN_OCTETS_MAX: usize = 8192;
+/// How long a token is good whose endpoint does not say.
+pub const TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(1800);
+/// A token is renewed so long before its end, where its life is long enough.
+pub const TOKEN_MARGIN_MIN: Duration = Duration::from_secs(60);
+/// Shortest time between two attempts to renew a token; doubled with each failure.
+pub const TOKEN_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest such time.
+pub const TOKEN_RETRY_MAX: Duration = Duration::from_secs(300);
+/// Configurations with tokens that may wait for their keeper.
+pub const TOKEN_SHELVES_MAX: usize = 64;
+/// Longest time for a question to the web, TCP and TLS included (RFC 8461 §3.3 asks for a minute).
+pub const HTTPS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Octets of an answer of the web (RFC 8461 §3.3 asks for 64 KiB).
+pub const HTTPS_OCTETS_MAX: usize = 64 * 1024;
 /// Rules for upstreams' certificates whose TLS sessions one worker keeps.
 pub const TLS_CLIENT_CONFIGS_MAX: usize = 256;
 /// TLS sessions of upstreams that one worker keeps for each rule.
@@ -212,6 +230,21 @@ pub const LOG_BATCH_OCTETS: usize = 32 * 1024;
 /// How long the log's writer waits for more lines after the first.
 pub const LOG_BATCH_WAIT: Duration = Duration::from_millis(20);
 
+/// Octets of a message that its notice returns; of a longer one the header section alone goes back, cut at as many.
+pub const NOTICE_ORIGINAL_OCTETS_MAX: usize = 64 * 1024;
+/// Recipients that the text of a notice names; its report names all.
+pub const NOTICE_RECIPIENTS_SHOWN_MAX: usize = 50;
+/// Notices of one worker in a second.
+pub const NOTICES_PER_SECOND: u32 = 20;
+/// Notices of one worker that may go at once.
+pub const NOTICES_BURST: u32 = 1000;
+/// Time in which one notice may go to one address; more wait.
+pub const NOTICE_PER_ADDRESS: Duration = Duration::from_secs(6);
+/// Notices that may go to one address at once.
+pub const NOTICES_PER_ADDRESS_BURST: u32 = 100;
+/// Addresses whose notices one worker counts.
+pub const NOTICE_ADDRESSES_MAX: usize = 8192;
+
 /// Sources whose offences are counted at once (`AUTOBAN`); the one that offended longest ago is forgotten.
 pub const AUTOBAN_SOURCES_MAX: usize = 16_384;
 /// Bans that stand at once; the one that would end first gives way.
@@ -220,12 +253,17 @@ pub const BANS_MAX: usize = 8192;
 pub const GATE_TICK: Duration = Duration::from_millis(100);
 /// Refused packets that each CPU may report in one tick.
 pub const GATE_SAMPLES_PER_TICK: u64 = 25;
+/// How long `gate trace` waits for a refusal before it asks again.
+pub const GATE_TRACE_WAIT: Duration = Duration::from_secs(2);
+/// Offences that wait to be counted; more are lost, as a flood of them is counted by its part.
+pub const OFFENCES_PENDING_MAX: usize = 1024;
 /// Sampled refusals that are kept to be looked at.
 pub const GATE_EVENTS_MAX: usize = 1024;
 /// Dropped sources that are kept to be looked at.
 pub const GATE_SOURCES_MAX: usize = 1024;
 
 // A command line must fit the buffer that it is assembled in, and so must a reply line.
+const _: () = assert!(TOKEN_OCTETS_MAX * 4 / 3 + 512 < AUTH_LINE_OCTETS_MAX);
 const _: () = assert!(COMMAND_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(REPLY_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(COMMAND_BUFFER_OCTETS < BODY_BUFFER_OCTETS_MIN);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::meter::Meter;
-use crate::{egress, ingress, limits, spool, tls};
+use crate::{egress, gate, ingress, limits, spool, tls};
 
 /// One thing asked of a worker.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub struct Settings {
     pub tls: tls::Armour,
     /// For the queue.
     pub spool: Arc<spool::Config>,
+    /// For the gate, which the control plane has: lists and bans change together with the rest.
+    pub gate: Arc<gate::Config>,
 }
 
 /// How a worker ended.

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -18,6 +18,7 @@ use crate::egress::patient::Patient;
 use crate::egress::permit::PermitBook;
 use crate::egress::{Egress, Patience};
 use crate::envelope::Peer;
+use crate::gate::banned::Banned;
 use crate::ingress::Ingress;
 use crate::ingress::admission::{Admission, Admitted, Full};
 use crate::ingress::login::Checker;
@@ -75,6 +76,10 @@ pub struct Shared {
     pub rates: Arc<Mutex<ClientRates>>,
     /// The thread that checks logins.
     pub logins: Checker,
+    /// Who is banned.
+    pub banned: Arc<Banned>,
+    /// Where offences are reported; `None`: nobody counts them.
+    pub offences: Option<flume::Sender<IpAddr>>,
 }
 
 /// Runs a worker on this thread until it is drained. `ready` hears the driver that was had.
@@ -119,6 +124,7 @@ struct Worker {
     delivery: Option<Rc<Delivery<RingIo, RingFiles>>>,
     meter: Rc<RefCell<Meter>>,
     admission: Arc<Admission>,
+    banned: Arc<Banned>,
     listening: Vec<RawFd>,
     sessions: Cell<u64>,
     sessions_open: Cell<u64>,
@@ -130,12 +136,13 @@ impl Worker {
         let meter = Rc::new(RefCell::new(Meter::default()));
         meter.borrow_mut().io_driver[label_of(rung)] = 1;
         let ids = Rc::new(RefCell::new(QueueIds::new(parts.started_ms, parts.id)));
-        let Settings { ingress, egress, tls, spool } = parts.settings;
+        let Settings { ingress, egress, tls, spool, gate: _ } = parts.settings;
         let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), ids, parts.shared.rates);
         let resolver = Resolver::new(parts.look_ups);
         let egress = Rc::new(Egress::new(io.clone(), egress, parts.shared.permits, resolver));
         ingress.arm(tls.acceptor);
         ingress.check_logins_by(parts.shared.logins);
+        ingress.report_offences_to(parts.shared.offences);
         egress.arm(tls.demand);
         let inherit = |shard| Inheritance {
             worker: parts.id,
@@ -159,6 +166,7 @@ impl Worker {
             delivery,
             meter,
             admission: parts.shared.admission,
+            banned: parts.shared.banned,
             listening: parts.listeners.iter().map(|(_, listener)| listener.as_raw_fd()).collect(),
             sessions: Cell::new(0),
             sessions_open: Cell::new(0),
@@ -210,7 +218,7 @@ impl Worker {
     }
 
     fn reload(&self, settings: Settings) -> Result<(), String> {
-        let Settings { ingress, egress, tls, spool } = settings;
+        let Settings { ingress, egress, tls, spool, gate: _ } = settings;
         if self.delivery.is_none() && egress.delivery_patience != Patience::Forever {
             return Err(
                 "DELIVERY_PATIENCE: there is no spool yet; it is taken over at the next start".to_owned()
@@ -265,6 +273,11 @@ impl Worker {
     }
 
     fn admit(self: &Rc<Self>, listener: Listener, stream: RingStream, socket: SocketAddr) {
+        if self.banned.holds(socket.ip()) {
+            // Closed without a banner: the gate would not even have let it connect.
+            self.meter.borrow_mut().sessions[listener][SessionOutcome::Refused] += 1;
+            return;
+        }
         let (process_max, client_max) = {
             let config = self.ingress.config();
             (config.sessions_max, config.sessions_per_client_max)
@@ -306,6 +319,9 @@ impl Worker {
                 }
                 None => return SessionOutcome::Abuse,
             }
+        }
+        if is_proxy && self.banned.holds(peer.client.ip()) {
+            return SessionOutcome::Refused;
         }
         if listener != Listener::Smtp && !self.may_submit(&peer) {
             return SessionOutcome::Refused;

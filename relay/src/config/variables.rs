@@ -31,7 +31,7 @@ pub const ALIASES: [(&str, &Variable); 9] = [
 ];
 
 /// Every variable, in the order of the reference.
-pub static VARIABLES: [&Variable; 70] = [
+pub static VARIABLES: [&Variable; 77] = [
     &RELAY_HOST_NAME,
     &ACCEPTED_NETWORKS,
     &EXT_RELAY_HOST,
@@ -40,6 +40,7 @@ pub static VARIABLES: [&Variable; 70] = [
     &INCOMING_SMTP_AUTHDOM,
     &INCOMING_SMTP_AUTHPASSWORD,
     &INCOMING_SMTP_USERS,
+    &INCOMING_SMTP_SENDERS,
     &OUTGOING_SMTP_LOGIN,
     &OUTGOING_SMTP_PASSWORD,
     &OUTGOING_SMTP_AUTH,
@@ -71,6 +72,12 @@ pub static VARIABLES: [&Variable; 70] = [
     &UPSTREAM_FINGERPRINTS,
     &UPSTREAM_CA,
     &OUTGOING_SMTP_MECHANISM,
+    &OUTGOING_OAUTH_ENDPOINT,
+    &OUTGOING_OAUTH_CLIENT_ID,
+    &OUTGOING_OAUTH_CLIENT_SECRET,
+    &OUTGOING_OAUTH_REFRESH_TOKEN,
+    &OUTGOING_OAUTH_SCOPE,
+    &OUTGOING_OAUTH_TOKEN_PATH,
     &DNS_SERVERS,
     &DNS_TRUST_ANCHORS,
     &ROUTES,

@@ -9,6 +9,7 @@ pub mod connect;
 pub mod connection;
 pub mod delivery;
 pub mod health;
+pub mod notice;
 pub mod outcome;
 pub mod pace;
 pub mod patience;
@@ -18,6 +19,7 @@ pub mod pool;
 pub mod route;
 pub mod sasl;
 pub mod stream;
+pub mod token;
 pub mod waiting;
 
 use std::cell::{Cell, RefCell};
@@ -331,6 +333,9 @@ impl<I: Io> Egress<I> {
                     place = back;
                     // The account is the same at every address: one refusal is enough.
                     if matches!(&unusable, Unusable::LoginRefused(reply) if reply.is_permanent()) {
+                        if let Some(shelf) = config.login.as_ref().and_then(|login| login.token.as_ref()) {
+                            shelf.refuse();
+                        }
                         drop(place);
                         pool.login_refused(self.io.now());
                         return Ok(None);

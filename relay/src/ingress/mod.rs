@@ -50,6 +50,7 @@ pub struct Ingress<I: Io> {
     is_draining: Cell<bool>,
     acceptor: RefCell<Option<Arc<Acceptor>>>,
     logins: RefCell<Logins>,
+    offences: RefCell<Option<flume::Sender<IpAddr>>>,
 }
 
 /// Who may log in, and who finds that out.
@@ -79,6 +80,7 @@ impl<I: Io> Ingress<I> {
             is_draining: Cell::new(false),
             acceptor: RefCell::default(),
             logins: RefCell::new(logins),
+            offences: RefCell::default(),
         }
     }
 
@@ -90,6 +92,19 @@ impl<I: Io> Ingress<I> {
     /// Lets logins be checked; before this none can be.
     pub fn check_logins_by(&self, checker: Checker) {
         self.logins.borrow_mut().checker = checker;
+    }
+
+    /// Has offences of clients counted there; before this nobody counts them.
+    pub fn report_offences_to(&self, counted: Option<flume::Sender<IpAddr>>) {
+        *self.offences.borrow_mut() = counted;
+    }
+
+    /// A client abused the protocol or failed to log in.
+    fn offence(&self, peer: &Peer) {
+        if let Some(counted) = &*self.offences.borrow() {
+            // Of a flood of offences a part is counted: that is enough for a ban.
+            let _ = counted.try_send(peer.client.ip());
+        }
     }
 
     /// The book in force and the way to have it looked into; `None`: nobody may log in.
@@ -204,12 +219,15 @@ impl<I: Io> Ingress<I> {
     }
 
     /// Whether a sender may begin a transaction.
-    fn judge_sender(&self, peer: &Peer, mail: &Mail) -> Result<(), Reply> {
+    fn judge_sender(&self, peer: &Peer, user: Option<&str>, mail: &Mail) -> Result<(), Reply> {
         let config = self.config();
         let sender = mail.reverse_path.as_str();
         let is_allowed = config.allowed_senders.is_empty() || config.allowed_senders.matches(sender);
         if !is_allowed || config.denied_senders.matches(sender) {
             return Err(reply::SENDER_DENIED);
+        }
+        if user.is_some_and(|user| !config.may_send_as(user, sender)) {
+            return Err(reply::SENDER_OF_OTHERS);
         }
         let Some(rate) = config.client_rate else { return Ok(()) };
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);

@@ -110,6 +110,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         }
         self.waiting_since = self.ingress.io.tick();
         if !self.input.is_empty() || self.stream.waiting() == Waiting::Octets {
+            self.ingress.offence(&self.peer);
             self.replies.push(&reply::EARLY_TALKER);
             return ControlFlow::Break(SessionOutcome::Abuse);
         }
@@ -159,7 +160,10 @@ impl<I: Io, S: Sink> Session<I, S> {
         match self.machine.ending() {
             Some(Ending::Quit) => SessionOutcome::Quit,
             Some(Ending::Fault) => SessionOutcome::Fault,
-            Some(Ending::Abuse) | None => SessionOutcome::Abuse,
+            Some(Ending::Abuse) | None => {
+                self.ingress.offence(&self.peer);
+                SessionOutcome::Abuse
+            }
         }
     }
 
@@ -272,7 +276,8 @@ impl<I: Io, S: Sink> Session<I, S> {
         // Whatever became of the last transaction: nothing of it may be in this one (I9).
         self.end_transaction();
         self.ingress.qualify_sender(&mut mail);
-        let verdict = self.ingress.judge_sender(&self.peer, &mail).and_then(|()| self.sink.begin(&mail));
+        let judged = self.ingress.judge_sender(&self.peer, self.user.as_deref(), &mail);
+        let verdict = judged.and_then(|()| self.sink.begin(&mail));
         let answer = match verdict {
             Ok(()) => {
                 let id = self.ingress.issue_queue_id();

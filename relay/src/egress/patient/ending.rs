@@ -107,7 +107,11 @@ impl<I: Io, F: Files> Patient<I, F> {
     }
 
     /// Commits the message for those recipients that are taken for later.
-    pub(super) async fn commit_later(&mut self, envelope: &Envelope, content: &Content<'_>) -> Result<Custody, Reply> {
+    pub(super) async fn commit_later(
+        &mut self,
+        envelope: &Envelope,
+        content: &Content<'_>,
+    ) -> Result<Custody, Reply> {
         let upstream = self.upstream().unwrap_or_default().to_owned();
         let Some(hybrid) = &mut self.hybrid else { return Err(reply::LOCAL_ERROR) };
         let places = hybrid.places_for_later();
