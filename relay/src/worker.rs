@@ -124,7 +124,7 @@ impl Worker {
         let Settings { ingress, egress, tls } = parts.settings;
         let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), ids, parts.shared.rates);
         let egress = Egress::new(io.clone(), egress, parts.shared.permits, Resolver::new(parts.look_ups));
-        ingress.arm(tls.acceptor);
+        ingress.arm(&tls);
         ingress.check_logins_by(parts.shared.logins);
         egress.arm(tls.demand);
         let worker = Rc::new(Self {
@@ -172,7 +172,7 @@ impl Worker {
                 }
                 Order::Reload(Settings { ingress, egress, tls }, answer) => {
                     self.ingress.configure(ingress);
-                    self.ingress.arm(tls.acceptor);
+                    self.ingress.arm(&tls);
                     self.egress.configure(egress);
                     self.egress.arm(tls.demand);
                     let _ = answer.send(Ok(()));
