@@ -100,3 +100,60 @@ fn refuses_a_second_daemon_on_the_same_spool() {
     assert_eq!(second.code, Some(73), "{second:#?}");
     daemon.stop();
 }
+
+#[test]
+fn a_full_spool_is_foreseen_at_mail() {
+    let upstream = Upstream::plain();
+    let daemon = queueing(&upstream.host()).with("QUEUE_BYTES_MAX", "4096").start();
+    let mut client = daemon.client();
+    client.command("MAIL FROM:<a@client.test>").assert("452 4.3.1");
+    daemon.stop();
+    let daemon = queueing(&upstream.host()).with("QUEUE_BYTES_MAX", "8M").start();
+    let mut client = daemon.client();
+    client.command("MAIL FROM:<a@client.test> SIZE=20000000").assert("452 4.3.1");
+    client.deliver(&message::ordinary("x\r\n")).assert("250 2.0.0 Ok: queued as ");
+    daemon.stop();
+}
+
+#[test]
+fn no_more_messages_go_out_than_the_rate_allows() {
+    let upstream = Upstream::plain();
+    for patience in ["0", "forever", "9m"] {
+        let daemon = Builder::relaying_to(&upstream.host())
+            .with("DELIVERY_PATIENCE", patience)
+            .with("UPSTREAM_RATE", "10/s burst 2")
+            .with("WORKERS", "2")
+            .start();
+        let before = upstream.complete();
+        let start = std::time::Instant::now();
+        let mut client = daemon.client();
+        (0..8).for_each(|_| drop(client.deliver(&message::ordinary("x\r\n")).assert("250")));
+        upstream.mails(before + 8);
+        let least = std::time::Duration::from_millis(600);
+        assert!(start.elapsed() >= least, "{patience}: two at once, six in six tenths of a second");
+        daemon.stop();
+    }
+}
+
+#[test]
+fn one_noisy_sender_does_not_delay_the_others() {
+    let latch = ringpost_tests::wait::Latch::new();
+    let acts = [
+        ringpost_tests::upstream::Act::Wait(latch.clone()),
+        ringpost_tests::upstream::Act::Say("250 2.0.0 Ok".to_owned()),
+    ];
+    let upstream = Upstream::start(Script::new().once(Stage::Message, acts));
+    let daemon = queueing(&upstream.host()).with("UPSTREAM_CONNECTIONS", "1").start();
+    let mut client = daemon.client();
+    for _ in 0..50 {
+        client.envelope("noisy@client.test", &["b@example.com"]);
+        client.data(&message::ordinary("x\r\n")).assert("250");
+    }
+    client.envelope("quiet@client.test", &["b@example.com"]);
+    client.data(&message::ordinary("x\r\n")).assert("250");
+    latch.open();
+    let mails = upstream.mails(51);
+    let place = mails.iter().position(|mail| mail.from.contains("quiet@")).expect("it came");
+    assert!(place <= 3, "after {place} others");
+    daemon.stop();
+}
