@@ -9,6 +9,7 @@ pub mod connect;
 pub mod connection;
 pub mod health;
 pub mod notice;
+pub mod operator;
 pub mod outcome;
 pub mod permit;
 pub mod pool;
