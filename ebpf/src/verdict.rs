@@ -130,6 +130,7 @@ fn may_listen(units: &Units, port: u16) -> bool {
 /// The roots of this port's addresses; `None` where nothing listens on it. A copy, not a reference: a reference
 /// into the ports would be one more state for the verifier at each of them.
 #[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "places are below UNITS; the mask tells the verifier")]
 fn listener(units: &Units, port: u16) -> Option<Roots> {
     let mut at = slot(port) as u64;
     for _ in 0..PORT_CHAIN_MAX {

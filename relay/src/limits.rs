@@ -110,6 +110,8 @@ pub const SCRAM_ITERATIONS_MAX: u32 = 100_000;
 pub const AUTH_CHALLENGES_MAX: u32 = 8;
 /// Wrong logins of one client address in [`LOGIN_FAILURES_WITHIN`]; then its logins are put off, unlooked at.
 pub const LOGIN_FAILURES_MAX: u32 = 30;
+/// Likewise of one user, from wherever they came: more, so that a stranger does not easily lock a user out.
+pub const LOGIN_FAILURES_OF_USER_MAX: u32 = 100;
 /// See [`LOGIN_FAILURES_MAX`].
 pub const LOGIN_FAILURES_WITHIN: Duration = Duration::from_secs(300);
 /// Shortest wait before a login that an upstream refused is tried again; doubled with each refusal.

@@ -153,3 +153,29 @@ fn without_a_login_both_ports_are_closed() {
     assert!(daemon.listeners("submission").is_empty() && daemon.listeners("submissions").is_empty());
     assert!(daemon.log().contains("no incoming login is set"));
 }
+
+#[test]
+fn a_user_may_use_the_senders_of_the_list_and_no_others() {
+    let upstream = Upstream::plain();
+    let daemon = Builder::relaying_to(&upstream.host())
+        .with("LISTEN_SUBMISSIONS", "127.0.0.1:0")
+        .with("INCOMING_SMTP_USERS", "bound@x:secret\nfree@x:secret")
+        .with("INCOMING_SMTP_SENDERS", "bound@x: one@client.test @own.test <>")
+        .start();
+    let logged_in = |user: &str| {
+        let mut client = inside(&daemon);
+        client.command("AUTH LOGIN").assert("334");
+        client.command(user).assert("334");
+        client.command("c2VjcmV0").assert("235");
+        client
+    };
+    let mut bound = logged_in("Ym91bmRAeA==");
+    for allowed in ["one@client.test", "any@own.test", ""] {
+        bound.command(&format!("MAIL FROM:<{allowed}>")).assert("250");
+        bound.command("RSET").assert("250");
+    }
+    for refused in ["two@client.test", "one@sub.own.test", "one@x"] {
+        bound.command(&format!("MAIL FROM:<{refused}>")).assert("553 5.7.1");
+    }
+    logged_in("ZnJlZUB4").command("MAIL FROM:<two@client.test>").assert("250");
+}

@@ -1,4 +1,7 @@
-//! Passwords are found nowhere but where they must be: not in the log, the metrics, the status, a command line.
+//! Passwords are found nowhere but where they must be: not in the log, the metrics, the status, `/proc`, the state
+//! directory, a core dump.
+
+use std::path::{Path, PathBuf};
 
 use ringpost_tests::admin;
 use ringpost_tests::certificate::Identity;
@@ -18,8 +21,28 @@ fn assert_clean(what: &str, text: &str) {
     }
 }
 
+/// Every file of a directory, and of those in it. What cannot be read shows nothing either.
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files_below(&entry.path()),
+            Ok(kind) if kind.is_file() => vec![entry.path()],
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+/// What `/proc` tells of a process and its threads, but for its memory itself.
+fn told_by_kernel(id: u32) -> Vec<PathBuf> {
+    let told = ["cmdline", "environ", "status", "maps", "mountinfo", "limits", "auxv", "comm", "stat"];
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let places = tasks.map(|task| task.path()).chain([PathBuf::from(format!("/proc/{id}"))]);
+    places.flat_map(|place| told.map(|name| place.join(name))).collect()
+}
+
 #[test]
-fn no_password_is_found_in_log_metrics_status_or_command_line() {
+fn no_password_is_found_in_log_metrics_status_proc_state_or_core() {
     let identity = Identity::self_signed(&["localhost"]);
     let script = Script::new().with_tls(identity.server()).offering_inside("AUTH PLAIN LOGIN");
     let upstream = Upstream::start(script);
@@ -50,7 +73,30 @@ fn no_password_is_found_in_log_metrics_status_or_command_line() {
     for verb in [&["status"][..], &["config"], &["check"]] {
         assert_clean("verb's output", &format!("{:?}", daemon.verb(verb)));
     }
-    let line = std::fs::read(format!("/proc/{}/cmdline", daemon.id())).expect("a command line");
-    assert_clean("command line", &String::from_utf8_lossy(&line));
+    let read = |path: &Path| std::fs::read(path).map(|octets| String::from_utf8_lossy(&octets).into_owned());
+    let environment = read(Path::new(&format!("/proc/{}/environ", daemon.id()))).expect("an environment");
+    assert!(environment.contains("OUTGOING_SMTP_PASSWORD="), "the test looks at the right place");
+    for path in told_by_kernel(daemon.id()).into_iter().chain(files_below(daemon.dir())) {
+        assert_clean(&path.display().to_string(), &read(&path).unwrap_or_default());
+    }
+    let limits = read(Path::new(&format!("/proc/{}/limits", daemon.id()))).expect("limits");
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).expect("such a limit");
+    assert_eq!(cores.split_ascii_whitespace().rev().nth(1), Some("0"), "no core dumps: {cores}");
     assert_clean("log", &daemon.log());
+}
+
+#[test]
+fn a_reload_still_knows_the_passwords_of_the_environment() {
+    let upstream = Upstream::plain();
+    let daemon = Builder::relaying_to(&upstream.host())
+        .with("LISTEN_SUBMISSIONS", "127.0.0.1:0")
+        .with("INCOMING_SMTP_AUTHLOGIN", "user")
+        .with("INCOMING_SMTP_AUTHDOM", "client.test")
+        .with("INCOMING_SMTP_AUTHPASSWORD", CANARY)
+        .start();
+    assert_eq!(daemon.verb(&["reload"]).code, Some(0), "{}", daemon.log());
+    let mut client = Client::connect_inside(daemon.listener("submissions"));
+    client.command("EHLO client.test").assert("250");
+    client.command("AUTH LOGIN dXNlckBjbGllbnQudGVzdA==").assert("334");
+    client.command(ENCODED[0]).assert("235");
 }

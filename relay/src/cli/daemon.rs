@@ -4,15 +4,21 @@ use std::io;
 use std::process::ExitCode;
 
 use super::{Common, Target, refuse, tell, tell_warnings};
-use crate::config::{self, Host};
+use crate::config::{self, Host, Sources};
 use crate::control::client::{self, Output, Verb};
 use crate::control::protocol::Question;
 use crate::daemon;
 use crate::io::ladder::Rung;
+use crate::io::process::{hide_memory, scrub_environment};
 
 /// `run`: in the foreground until it is told to stop.
 pub(super) fn run(common: Common) -> ExitCode {
+    // First of all: a password must not be read from outside, nor stay in a core dump.
+    if let Err(error) = hide_memory() {
+        tell(&format!("warning: core dumps are not forbidden: {error}"));
+    }
     let sources = common.sources();
+    scrub_environment(Sources::is_secret);
     let loaded = match config::load(&sources, &Host::current()) {
         Ok(loaded) => loaded,
         Err(refused) => return refuse(&refused),

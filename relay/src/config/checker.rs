@@ -1,6 +1,8 @@
 //! Takes one variable after the other from what was written, parses it, and notes every mistake. `None` always
 //! means that a mistake has been noted; nothing is guessed in its place.
 
+use secrecy::zeroize::Zeroizing;
+
 use super::effective::Effective;
 use super::features::{Feature, Features};
 use super::kind::Kind;
@@ -110,24 +112,24 @@ impl<'a> Checker<'a> {
     }
 
     /// The text of a variable, or its default, and where it came from. `None`: it could not be read.
-    pub(super) fn text(&mut self, variable: &'static Variable) -> Option<(String, Origin)> {
+    pub(super) fn text(&mut self, variable: &'static Variable) -> Option<(Zeroizing<String>, Origin)> {
         let (text, origin) = match self.raw.lookup(variable) {
             Lookup::Unreadable => return None,
             Lookup::Written(written) => (written.text.clone(), written.origin.clone()),
-            Lookup::Absent => (variable.default.to_owned(), Origin::Default("")),
+            Lookup::Absent => (Zeroizing::new(variable.default.to_owned()), Origin::Default("")),
         };
         self.effective.set(variable, &text, origin.clone());
         Some((text, origin))
     }
 
-    fn scalar(&mut self, variable: &'static Variable) -> Option<(String, Origin)> {
+    fn scalar(&mut self, variable: &'static Variable) -> Option<(Zeroizing<String>, Origin)> {
         let (text, origin) = self.text(variable)?;
         if matches!(self.raw.lookup(variable), Lookup::Written(written) if written.is_array) {
             let problem = format!("expected {}, not a list", variable.kind.expected());
             self.mistake(variable, &text, &origin, problem);
             return None;
         }
-        let text = if variable.kind.is_verbatim() { text } else { text.trim().to_owned() };
+        let text = if variable.kind.is_verbatim() { text } else { Zeroizing::new(text.trim().to_owned()) };
         Some((text, origin))
     }
 

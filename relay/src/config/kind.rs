@@ -53,6 +53,8 @@ pub enum Kind {
     Secret,
     /// `user:password` lines, never shown.
     SecretLines,
+    /// `user: address…` lines.
+    UserLines,
     /// PEM text, or a path.
     Pem,
     /// PEM text, or a path; the text is never shown.
@@ -93,6 +95,7 @@ impl Kind {
             Self::LogTarget => "stdout, syslog, journald, or an absolute path",
             Self::Text | Self::Secret => "a text",
             Self::SecretLines => "lines of the form user:password-or-hash",
+            Self::UserLines => "lines of the form user: addresses and @domains",
             Self::Pem | Self::SecretPem => "PEM text, or the path of a readable file",
             Self::Tables => "tables, in the TOML file only",
         };
@@ -125,7 +128,7 @@ impl Kind {
     /// Whether the value's white space counts.
     #[must_use]
     pub fn is_verbatim(self) -> bool {
-        matches!(self, Self::Secret | Self::SecretLines | Self::Pem | Self::SecretPem)
+        matches!(self, Self::Secret | Self::SecretLines | Self::UserLines | Self::Pem | Self::SecretPem)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Every variable stands in one table (`variables`). All mistakes are found at once; with any, there is no
 //! configuration: misspelled configuration never runs. Values are checked here and nowhere else; behaviour is
-//! in the modules. Secrets are not yet wiped from the environment: the process's environment block cannot be
-//! changed without unsafe code, and the raw texts live until the check ends.
+//! in the modules. Raw texts may be secrets: they are wiped when the check ends, and the daemon writes over the
+//! environment block once it was read.
 
 pub mod control;
 pub mod features;

@@ -10,6 +10,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use secrecy::zeroize::Zeroizing;
+
 use super::file;
 use super::kind::Kind;
 use super::names::{Form, Meaning, advice, is_misspelled, meaning};
@@ -38,6 +40,12 @@ impl Sources {
         Self { set, file, environment: std::env::vars_os().collect(), file_default: FILE_DEFAULT.into() }
     }
 
+    /// Whether a variable of the environment holds a secret, by its name.
+    #[must_use]
+    pub fn is_secret(name: &str) -> bool {
+        meaning(name).is_some_and(|found| found.form == Form::Direct && found.variable.kind.is_secret())
+    }
+
     fn variable(&self, name: &str) -> Option<&OsString> {
         let found = self.environment.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value).filter(|value| !value.is_empty())
@@ -47,8 +55,8 @@ impl Sources {
 /// A value as it was written.
 #[derive(Debug, Clone)]
 pub(super) struct Written {
-    /// The text; items of a TOML array stand on lines of their own.
-    pub(super) text: String,
+    /// The text; items of a TOML array stand on lines of their own. It may be a secret: it is wiped when it goes.
+    pub(super) text: Zeroizing<String>,
     /// Whether it was written as an array.
     pub(super) is_array: bool,
     /// Where.
@@ -112,6 +120,9 @@ impl Raw {
             };
             let name = spelled.trim().to_ascii_uppercase();
             let origin = Origin::CommandLine(name.clone());
+            if Sources::is_secret(&name) {
+                self.warn(&name, "everybody sees a command line: a secret belongs into a file".to_owned());
+            }
             match meaning(&name) {
                 // The last of several is meant, as with every option.
                 Some(meaning) => found.insert(0, Candidate::new(meaning, name, value.to_owned(), origin)),
@@ -237,7 +248,7 @@ impl Raw {
                         format!("{} is a secret and everybody may read it", path.display()),
                     );
                 }
-                let text = content(variable.kind, text);
+                let text = Zeroizing::new(content(variable.kind, text));
                 if variable.empty == Empty::Value || !text.trim().is_empty() {
                     self.values.insert(variable.name, Some(Written { text, is_array: false, origin }));
                 }
@@ -268,14 +279,14 @@ impl Raw {
 struct Candidate {
     meaning: Meaning,
     name: String,
-    text: String,
+    text: Zeroizing<String>,
     is_array: bool,
     origin: Origin,
 }
 
 impl Candidate {
     fn new(meaning: Meaning, name: String, text: String, origin: Origin) -> Self {
-        Self { meaning, name, text, is_array: false, origin }
+        Self { meaning, name, text: Zeroizing::new(text), is_array: false, origin }
     }
 
     /// Empty where an empty value means nothing: then it counts as not written.
@@ -306,7 +317,7 @@ fn content(kind: Kind, mut text: String) -> String {
             text.pop();
         }
     }
-    if kind.is_list() || kind == Kind::SecretLines {
+    if kind.is_list() || matches!(kind, Kind::SecretLines | Kind::UserLines) {
         let without_comments = text.lines().map(|line| cut_comment(kind, line)).collect::<Vec<_>>();
         return without_comments.join("\n");
     }

@@ -31,7 +31,7 @@ pub const ALIASES: [(&str, &Variable); 9] = [
 ];
 
 /// Every variable, in the order of the reference.
-pub static VARIABLES: [&Variable; 70] = [
+pub static VARIABLES: [&Variable; 71] = [
     &RELAY_HOST_NAME,
     &ACCEPTED_NETWORKS,
     &EXT_RELAY_HOST,
@@ -40,6 +40,7 @@ pub static VARIABLES: [&Variable; 70] = [
     &INCOMING_SMTP_AUTHDOM,
     &INCOMING_SMTP_AUTHPASSWORD,
     &INCOMING_SMTP_USERS,
+    &INCOMING_SMTP_SENDERS,
     &OUTGOING_SMTP_LOGIN,
     &OUTGOING_SMTP_PASSWORD,
     &OUTGOING_SMTP_AUTH,

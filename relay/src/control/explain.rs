@@ -10,10 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::Bound;
 use super::protocol::Question;
 use crate::egress::config::{NextHop, UpstreamAddress, UpstreamHost};
+use crate::limits::SUBMISSIONS_PORT;
 use crate::meter::{Label as _, Listener};
 use crate::orders::Settings;
 use crate::policy::acl::{AddressList, Networks, canonical};
 use crate::smtp::reply::{self, Reply};
+use crate::tls::client::Demand;
+use crate::tls::config::Level;
 
 /// The answer to a [`Question`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +89,7 @@ pub fn explain(question: &Question, settings: &Settings, listeners: &[Bound]) ->
             )
         }),
         route: route(&settings.egress.next_hop, question.to.as_deref()),
-        tls: "none: TLS is not in this build".to_owned(),
+        tls: protection(&settings.tls.demand, &settings.egress.next_hop),
     }
 }
 
@@ -186,6 +189,27 @@ fn upstream(upstream: &UpstreamAddress) -> String {
     }
 }
 
+/// The level in words, and what that means on the way.
+fn protection(demand: &Demand, next_hop: &NextHop) -> String {
+    let words = match demand.level {
+        Level::None => "none: no TLS",
+        Level::May => "may: TLS where it is offered, by any certificate; else plaintext",
+        Level::Encrypt => "encrypt: TLS always, by any certificate",
+        Level::Dane => "dane: by TLSA records where the zone has any; else TLS where it is offered",
+        Level::DaneOnly => "dane-only: by TLSA records, or no mail",
+        Level::Fingerprint => "fingerprint: TLS always, by a certificate or key of UPSTREAM_FINGERPRINTS",
+        Level::Verify => "verify: TLS always, by a trusted certificate for the host's name",
+        Level::Secure => "secure: TLS always, by a trusted certificate for the configured name",
+    };
+    let is_at_once = |upstream: &UpstreamAddress| upstream.port == SUBMISSIONS_PORT;
+    match next_hop {
+        NextHop::Upstreams(upstreams) if upstreams.iter().any(is_at_once) => {
+            format!("{words}; on port {SUBMISSIONS_PORT} from the first octet")
+        }
+        _ => words.to_owned(),
+    }
+}
+
 const SMTP_PORT: u16 = 25;
 
 #[cfg(test)]
@@ -214,6 +238,14 @@ mod tests {
         assert!(!explanation.may_relay);
         assert!(explanation.verdict.contains("454 4.7.1 Relay access denied"));
         assert_eq!(ask("198.51.100.1", Some(2587), None).verdict, "closed without a banner");
+    }
+
+    #[test]
+    fn the_level_is_told_in_words() {
+        assert_eq!(ask("10.1.2.3", None, None).tls, "none: no TLS");
+        let at_once = UpstreamAddress { host: UpstreamHost::Host("a.example".into()), port: 465 };
+        let told = protection(&Demand::none(), &NextHop::Upstreams(vec![at_once]));
+        assert_eq!(told, "none: no TLS; on port 465 from the first octet");
     }
 
     #[test]

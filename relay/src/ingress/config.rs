@@ -64,6 +64,16 @@ pub struct Config {
     pub always_bcc: Vec<String>,
 }
 
+impl Config {
+    /// Whether a user who has logged in may use this sender address; the empty one is the null reverse-path.
+    #[must_use]
+    pub fn may_send_as(&self, user: &str, sender: &str) -> bool {
+        let login = self.logins.binary_search_by(|login| (*login.name).cmp(user));
+        let senders = login.ok().and_then(|place| self.logins[place].senders.as_ref());
+        senders.is_none_or(|senders| senders.matches(sender))
+    }
+}
+
 /// One login for submission.
 #[derive(Debug, Clone)]
 pub struct Login {
@@ -71,10 +81,14 @@ pub struct Login {
     pub name: Arc<str>,
     /// The password, or its bcrypt or argon2 hash.
     pub password: SecretString,
+    /// `INCOMING_SMTP_SENDERS`: the sender addresses that this user may use; none: all.
+    pub senders: Option<AddressList>,
 }
 
 impl PartialEq for Login {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.password.expose_secret() == other.password.expose_secret()
+        self.name == other.name
+            && self.senders == other.senders
+            && self.password.expose_secret() == other.password.expose_secret()
     }
 }

@@ -24,8 +24,10 @@ use ring::rand::SystemRandom;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::config::Login;
-use crate::limits::{LOGIN_CHECKS_MAX, LOGIN_FAILURES_MAX, LOGIN_FAILURES_WITHIN};
-use crate::policy::rate::{ClientRates, Rate};
+use crate::limits::{
+    LOGIN_CHECKS_MAX, LOGIN_FAILURES_MAX, LOGIN_FAILURES_OF_USER_MAX, LOGIN_FAILURES_WITHIN,
+};
+use crate::policy::rate::{ClientRates, Rate, TokenBucket};
 use crate::smtp::auth::Credentials;
 
 /// The logins of one configuration.
@@ -140,7 +142,15 @@ struct Request {
 #[derive(Debug, Clone, Default)]
 pub struct Checker {
     requests: Option<flume::Sender<Request>>,
-    failures: Arc<Mutex<ClientRates>>,
+    failures: Arc<Mutex<Failures>>,
+}
+
+/// Who was wrong lately.
+#[derive(Debug, Default)]
+struct Failures {
+    clients: ClientRates,
+    /// Of known names only, so that strangers cannot fill it.
+    users: HashMap<Arc<str>, TokenBucket>,
 }
 
 /// The login is not checked now.
@@ -148,7 +158,7 @@ pub struct Checker {
 pub enum PutOff {
     /// Too many wait.
     Busy,
-    /// The client was wrong too often.
+    /// The client was wrong too often, or too many were wrong about this user.
     Guessing,
 }
 
@@ -179,7 +189,8 @@ impl Checker {
         client: IpAddr,
         now: Duration,
     ) -> Result<bool, PutOff> {
-        if self.failures().is_spent(client, FAILURES, now) {
+        let user = book.entries.get_key_value(credentials.login.as_str()).map(|(name, _)| Arc::clone(name));
+        if self.failures().are_too_many(client, user.as_deref(), now) {
             return Err(PutOff::Guessing);
         }
         let (answer, answered) = flume::bounded(1);
@@ -187,19 +198,40 @@ impl Checker {
         requests.try_send(Request { book, credentials, answer }).map_err(|_| PutOff::Busy)?;
         let is_right = answered.recv_async().await.map_err(|_| PutOff::Busy)?;
         if !is_right {
-            // The one that is too many was counted by another session meanwhile.
-            let _ = self.failures().take(client, FAILURES, now);
+            self.failures().note(client, user, now);
         }
         Ok(is_right)
     }
 
-    fn failures(&self) -> MutexGuard<'_, ClientRates> {
+    fn failures(&self) -> MutexGuard<'_, Failures> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-const FAILURES: Rate =
+impl Failures {
+    fn are_too_many(&self, client: IpAddr, user: Option<&str>, now: Duration) -> bool {
+        let of_user = user.and_then(|user| self.users.get(user)).copied();
+        self.clients.is_spent(client, OF_CLIENT, now)
+            || of_user.is_some_and(|mut bucket| bucket.take(OF_USER, now).is_err())
+    }
+
+    fn note(&mut self, client: IpAddr, user: Option<Arc<str>>, now: Duration) {
+        // The one that is too many was counted by another session meanwhile.
+        let _ = self.clients.take(client, OF_CLIENT, now);
+        if let Some(user) = user {
+            let _ =
+                self.users.entry(user).or_insert_with(|| TokenBucket::full(OF_USER, now)).take(OF_USER, now);
+        }
+    }
+}
+
+const OF_CLIENT: Rate =
     Rate { events: LOGIN_FAILURES_MAX, period: LOGIN_FAILURES_WITHIN, burst: LOGIN_FAILURES_MAX };
+const OF_USER: Rate = Rate {
+    events: LOGIN_FAILURES_OF_USER_MAX,
+    period: LOGIN_FAILURES_WITHIN,
+    burst: LOGIN_FAILURES_OF_USER_MAX,
+};
 
 #[cfg(test)]
 mod tests {
@@ -207,8 +239,11 @@ mod tests {
     use crate::smtp::auth::Mechanism;
 
     fn book(logins: &[(&str, &str)]) -> Arc<Book> {
-        let login =
-            |(name, kept): &(&str, &str)| Login { name: (*name).into(), password: SecretString::from(*kept) };
+        let login = |(name, kept): &(&str, &str)| Login {
+            name: (*name).into(),
+            password: SecretString::from(*kept),
+            senders: None,
+        };
         Book::new(&logins.iter().map(login).collect::<Vec<_>>()).unwrap()
     }
 
@@ -297,5 +332,22 @@ mod tests {
         assert_eq!(check("secret", guesser, Duration::ZERO).await, Err(PutOff::Guessing));
         assert_eq!(check("secret", other, Duration::ZERO).await, Ok(true));
         assert_eq!(check("secret", guesser, LOGIN_FAILURES_WITHIN).await, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn a_user_whom_many_guess_at_is_put_off_and_other_users_are_not() {
+        let book = book(&[("a@d", "secret"), ("b@d", "secret")]);
+        let checker = Checker::start().unwrap();
+        let check = async |name, password, client: u32| {
+            let client = IpAddr::from(std::net::Ipv4Addr::from(client));
+            checker.check(Arc::clone(&book), says(name, password), client, Duration::ZERO).await
+        };
+        for client in 0..LOGIN_FAILURES_OF_USER_MAX {
+            assert_eq!(check("a@d", "wrong", client).await, Ok(false));
+            assert_eq!(check("nobody@d", "wrong", client).await, Ok(false), "strangers fill nothing");
+        }
+        assert_eq!(check("a@d", "secret", u32::MAX).await, Err(PutOff::Guessing));
+        assert_eq!(check("b@d", "secret", u32::MAX).await, Ok(true));
+        assert_eq!(checker.failures().users.len(), 1);
     }
 }

@@ -204,12 +204,15 @@ impl<I: Io> Ingress<I> {
     }
 
     /// Whether a sender may begin a transaction.
-    fn judge_sender(&self, peer: &Peer, mail: &Mail) -> Result<(), Reply> {
+    fn judge_sender(&self, peer: &Peer, user: Option<&str>, mail: &Mail) -> Result<(), Reply> {
         let config = self.config();
         let sender = mail.reverse_path.as_str();
         let is_allowed = config.allowed_senders.is_empty() || config.allowed_senders.matches(sender);
         if !is_allowed || config.denied_senders.matches(sender) {
             return Err(reply::SENDER_DENIED);
+        }
+        if user.is_some_and(|user| !config.may_send_as(user, sender)) {
+            return Err(reply::SENDER_OF_OTHERS);
         }
         let Some(rate) = config.client_rate else { return Ok(()) };
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);

@@ -271,7 +271,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         // Whatever became of the last transaction: nothing of it may be in this one (I9).
         self.end_transaction();
         self.ingress.qualify_sender(&mut mail);
-        let verdict = self.ingress.judge_sender(&self.peer, &mail);
+        let verdict = self.ingress.judge_sender(&self.peer, self.user.as_deref(), &mail);
         let answer = match verdict {
             Ok(()) => {
                 let id = self.ingress.issue_queue_id();

@@ -16,6 +16,7 @@ pub mod deadline;
 pub mod files;
 pub mod flight;
 pub mod ladder;
+pub mod process;
 pub mod ring;
 pub mod sim;
 

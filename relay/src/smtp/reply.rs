@@ -397,6 +397,8 @@ replies! {
     AUTH_NEEDS_TLS = 538 (5, 7, 11) "Encryption required for authentication";
     /// `DENIED_SENDERS`, or not in `ALLOWED_SENDERS`.
     SENDER_DENIED = 550 (5, 7, 1) "Sender address rejected";
+    /// A sender that is none of those of the user who has logged in, by `INCOMING_SMTP_SENDERS`.
+    SENDER_OF_OTHERS = 553 (5, 7, 1) "Sender address not allowed for this user";
     /// `DENIED_RECIPIENTS`, or not in `ALLOWED_RECIPIENTS`.
     RECIPIENT_DENIED = 550 (5, 7, 1) "Recipient address rejected";
     /// A bare CR or LF in a message under `BARE_NEWLINE=reject`.

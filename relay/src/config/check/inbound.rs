@@ -8,15 +8,16 @@ use secrecy::SecretString;
 
 use super::super::addresses::{address_pattern, host_name, listen, loopback, mail_address, network};
 use super::super::checker::Checker;
-use super::super::report::Origin;
-use super::super::values::{Wrong, positive_duration, rate, size, word};
+use super::super::report::{Origin, shown};
+use super::super::values::{Wrong, items, positive_duration, rate, size, word};
 use super::super::variable::Variable;
 use super::super::variables::{
     ACCEPTED_NETWORKS, ALLOWED_RECIPIENTS, ALLOWED_SENDERS, ALWAYS_BCC, BARE_NEWLINE, CLIENT_RATE,
     COMMAND_TIMEOUT, DATA_TIMEOUT, DENIED_RECIPIENTS, DENIED_SENDERS, HOPS_MAX, INCOMING_SMTP_AUTHDOM,
-    INCOMING_SMTP_AUTHLOGIN, INCOMING_SMTP_AUTHPASSWORD, INCOMING_SMTP_USERS, LISTEN_ADMIN, LISTEN_SMTP,
-    LISTEN_SUBMISSION, LISTEN_SUBMISSIONS, MAIL_FROM_FQDN, MESSAGE_SIZE_MAX, PROXY_PROTOCOL, RECIPIENTS_MAX,
-    SESSION_MIN_RATE, SESSIONS_MAX, SESSIONS_PER_CLIENT_MAX, SUBMISSION_NETWORKS,
+    INCOMING_SMTP_AUTHLOGIN, INCOMING_SMTP_AUTHPASSWORD, INCOMING_SMTP_SENDERS, INCOMING_SMTP_USERS,
+    LISTEN_ADMIN, LISTEN_SMTP, LISTEN_SUBMISSION, LISTEN_SUBMISSIONS, MAIL_FROM_FQDN, MESSAGE_SIZE_MAX,
+    PROXY_PROTOCOL, RECIPIENTS_MAX, SESSION_MIN_RATE, SESSIONS_MAX, SESSIONS_PER_CLIENT_MAX,
+    SUBMISSION_NETWORKS,
 };
 use crate::config::control;
 use crate::ingress::Config;
@@ -138,6 +139,7 @@ impl Checker<'_> {
         let domain = self.maybe(&INCOMING_SMTP_AUTHDOM, host_name);
         let password = self.maybe(&INCOMING_SMTP_AUTHPASSWORD, |text| Ok(SecretString::from(text)));
         let users = self.lines(&INCOMING_SMTP_USERS, user);
+        let senders = self.lines(&INCOMING_SMTP_SENDERS, senders_of_user);
         let trio = [&INCOMING_SMTP_AUTHLOGIN, &INCOMING_SMTP_AUTHDOM, &INCOMING_SMTP_AUTHPASSWORD];
         if !self.all_or_none(&trio) {
             return None;
@@ -145,13 +147,27 @@ impl Checker<'_> {
         let one = login?.zip(domain?).zip(password?).map(|((login, domain), password)| Login {
             name: Arc::from(format!("{login}@{domain}")),
             password,
+            senders: None,
         });
-        let logins: Vec<Login> = one.into_iter().chain(users?).collect();
-        let mut names: Vec<&str> = logins.iter().map(|login| &*login.name).collect();
-        names.sort_unstable();
-        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            let problem = format!("the user {} stands here twice", super::super::report::shown(pair[0]));
+        let mut logins: Vec<Login> = one.into_iter().chain(users?).collect();
+        logins.sort_by(|one, other| one.name.cmp(&other.name));
+        if let Some(pair) = logins.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            let problem = format!("the user {} stands here twice", shown(&pair[0].name));
             self.mistake_about(&INCOMING_SMTP_USERS, problem);
+        }
+        for (name, patterns) in senders? {
+            match logins.iter_mut().find(|login| login.name == name) {
+                Some(login) if login.senders.is_none() => login.senders = Some(AddressList::new(patterns)),
+                Some(_) => {
+                    let problem = format!("the user {} stands here twice", shown(&name));
+                    self.mistake_about(&INCOMING_SMTP_SENDERS, problem);
+                }
+                None => {
+                    let problem =
+                        format!("expected users of INCOMING_SMTP_USERS, and {} is none", shown(&name));
+                    self.mistake_about(&INCOMING_SMTP_SENDERS, problem);
+                }
+            }
         }
         Some(logins)
     }
@@ -230,7 +246,17 @@ fn user(line: &str) -> Result<Login, Wrong> {
         return Err(Wrong::default());
     }
     check_kept(password).map_err(|_| Wrong::because("with a whole bcrypt or argon2 hash, or plain"))?;
-    Ok(Login { name: plain_text(name.trim())?, password: SecretString::from(password) })
+    Ok(Login { name: plain_text(name.trim())?, password: SecretString::from(password), senders: None })
+}
+
+/// The sender addresses of one user.
+fn senders_of_user(line: &str) -> Result<(Arc<str>, Vec<String>), Wrong> {
+    let (name, patterns) = line.split_once(':').ok_or_else(Wrong::default)?;
+    if name.trim().is_empty() {
+        return Err(Wrong::default());
+    }
+    let patterns = items(patterns).map(address_pattern).collect::<Result<_, _>>()?;
+    Ok((plain_text(name.trim())?, patterns))
 }
 
 /// Whether two sockets of one family and port would take each other's connections.

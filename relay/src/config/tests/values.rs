@@ -207,6 +207,12 @@ const ROWS: &[Row] = &[
         ],
         &["a", "a:", ":b", "a:b\nc", "a:b\na:c", "a:$2y$05$abc", "a:$argon2id$v=19"],
     ),
+    row_with(
+        "INCOMING_SMTP_SENDERS",
+        USERS,
+        &["a: x@b.example", "a:", "a: @b.example <>\n\n", "a:x@b.example,@c.example"],
+        &["a", ": x@b.example", "b: x@b.example", "a: x", "a: @b.example\na: @c.example"],
+    ),
     row_with("OUTGOING_SMTP_LOGIN", OUT, &["AKIA+/=", "none"], &["a\nb"]),
     row_with("OUTGOING_SMTP_PASSWORD", OUT, &["secret", "#,; \"'"], &[]),
     row_with("OUTGOING_SMTP_AUTH", OUT, &["required", "off", "plaintext", "OFF"], &["no", "yes", "plain"]),

@@ -53,6 +53,9 @@ pub static INCOMING_SMTP_AUTHPASSWORD: Variable =
 /// `INCOMING_SMTP_USERS`.
 pub static INCOMING_SMTP_USERS: Variable = Variable::new("INCOMING_SMTP_USERS", Section::Relay, Kind::SecretLines, "", "Further logins for submission, a line each: `user:password-or-hash` (htpasswd bcrypt, argon2 or plain). Usually given as `INCOMING_SMTP_USERS_FILE`.").needs(Feature::Auth, REFUSED);
 
+/// `INCOMING_SMTP_SENDERS`.
+pub static INCOMING_SMTP_SENDERS: Variable = Variable::new("INCOMING_SMTP_SENDERS", Section::Relay, Kind::UserLines, "", "Which sender addresses a user may use, a line each: `user: address @domain <>`. A user without a line may use all. Judged at MAIL; the headers are not.").needs(Feature::Auth, REFUSED);
+
 /// `OUTGOING_SMTP_LOGIN`.
 pub static OUTGOING_SMTP_LOGIN: Variable = Variable::new(
     "OUTGOING_SMTP_LOGIN",
