@@ -20,7 +20,7 @@ use crate::config::features::{Feature, Features};
 use crate::config::{self, Host, Loaded, Refused, Sources};
 use crate::control::client::Verb as Asked;
 use crate::io::ladder;
-use crate::{selftest, tls};
+use crate::{gate, selftest, tls};
 
 /// Does what the arguments ask for; the first is the name that the binary was called by.
 #[must_use]
@@ -59,7 +59,7 @@ fn verb(arguments: Arguments) -> ExitCode {
             daemon::explain(common.and(more), target, (from, to), daemon::output(json))
         }
         Verb::Queue(_) => not_in_this_build("queue"),
-        Verb::Gate(_) => not_in_this_build("gate"),
+        Verb::Gate(verb) => daemon::gate(common, verb),
         Verb::Top { .. } => not_in_this_build("top"),
         Verb::Selftest { to, common: more } => {
             selftest(&common.and(more).sources(), to.as_deref(), &mut io::stdout().lock())
@@ -127,6 +127,12 @@ fn version(abilities: &[(&str, bool)], out: &mut impl Write) -> ExitCode {
         format!("ringpost {} ({})\ngate: {gate}\n", env!("CARGO_PKG_VERSION"), env!("RINGPOST_COMMIT"));
     for (name, found) in abilities {
         text += &format!("{name}: {}\n", if *found { "yes" } else { "no" });
+    }
+    for (name, found) in gate::abilities() {
+        text += &match found {
+            Ok(()) => format!("{name}: yes\n"),
+            Err(why) => format!("{name}: no: {}\n", why.lines().next().unwrap_or_default()),
+        };
     }
     print(out, &text, 0)
 }

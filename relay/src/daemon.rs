@@ -14,10 +14,11 @@ use crate::config::{self, Config, Loaded, Sources};
 use crate::control;
 use crate::control::{Bound, ControlPlane, Read, Start, Workers};
 use crate::egress;
+use crate::gate::{Gate, GateError};
 use crate::ingress::login::Checker;
 use crate::io::clock;
 use crate::io::ladder::Rung;
-use crate::limits::{CERTIFICATE_LOOK, LISTEN_BACKLOG, LOG_FLUSH_TIMEOUT};
+use crate::limits::{CERTIFICATE_LOOK, LISTEN_BACKLOG, LOG_FLUSH_TIMEOUT, OFFENCES_PENDING_MAX};
 use crate::log::Log;
 use crate::meter::Listener;
 use crate::orders::{self, Order, Settings};
@@ -44,6 +45,8 @@ pub enum Fault {
     Threads(io::Error),
     /// The certificate or the authorities cannot be used.
     Tls(tls::Unready),
+    /// `XDP=require`, and the gate does not stand.
+    Gate(GateError),
 }
 
 impl Fault {
@@ -54,6 +57,7 @@ impl Fault {
             Self::Listen(_, _, error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Log(error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Control(fault) => fault.exit_code(),
+            Self::Gate(error) => error.exit_code(),
             Self::Log(_) => 73,
             Self::Tls(_) | Self::TrustAnchors(_) => 78,
             Self::Listen(..) | Self::Worker(..) | Self::Threads(_) => 71,
@@ -76,6 +80,7 @@ impl fmt::Display for Fault {
             Self::TrustAnchors(why) => write!(f, "DNS_TRUST_ANCHORS: {why}"),
             Self::Threads(error) => write!(f, "no thread for the logins: {error}"),
             Self::Tls(unready) => unready.fmt(f),
+            Self::Gate(error) => write!(f, "XDP=require: {error}"),
         }
     }
 }
@@ -96,17 +101,24 @@ fn variable_of(listener: Listener) -> &'static str {
 /// Why it could not start.
 pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     let Loaded { config, warnings, .. } = loaded;
+    let (bound, sockets) = bind_all(&config)?;
+    // Before any other thread: what capabilities it gives up, all threads shall be without.
+    let gate =
+        Gate::start(&config.gate, control::gate::lists(&bound, &config.ingress)).map_err(Fault::Gate)?;
+    let gate = Arc::new(gate);
     let log = Log::start(&config.log).map_err(Fault::Log)?;
     let dropped = log.clone();
     for warning in &warnings {
         tracing::warn!(event = "configuration", warning = %warning);
     }
-    let (bound, sockets) = bind_all(&config)?;
+    gate.log();
     let (look_ups, requests) = resolve::channel();
     let tickets = Tickets::new().map_err(|fault| Fault::Tls(tls::Unready::Acceptor(fault)))?;
     let watch = Watch::default();
     let settings = settings_of(&config, &tickets, &watch).map_err(Fault::Tls)?;
     let (orders, receivers): (Vec<_>, Vec<_>) = (0..config.workers).map(|_| orders::channel()).unzip();
+    let (offended, offences) = flume::bounded(OFFENCES_PENDING_MAX);
+    let shared = Shared { banned: gate.banned(), offences: Some(offended), ..Shared::default() };
     let service = look_up_service(requests, &config.egress)?;
     let reloaded = Reloaded { log: log.clone(), look_ups: look_ups.clone(), tickets, watch: watch.clone() };
     let plane = ControlPlane::bind(Start {
@@ -118,10 +130,15 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
         commit: crate::COMMIT,
         reread: Arc::new(move || reread(&sources, &reloaded)),
         log_lines_dropped: Box::new(move || dropped.lines_dropped()),
-        companions: vec![Box::pin(service.run()), Box::pin(watch_certificates(watch))],
+        companions: vec![
+            Box::pin(service.run()),
+            Box::pin(watch_certificates(watch)),
+            Box::pin(control::gate::ban_offenders(offences, Arc::clone(&gate))),
+        ],
+        gate,
     })
     .map_err(Fault::Control)?;
-    let workers = start_workers(sockets, receivers, &settings, &look_ups, best)?;
+    let workers = start_workers(sockets, receivers, &settings, &look_ups, (best, shared))?;
     let ending = plane.run().map_err(Fault::Control)?;
     // After a drain the workers end by themselves; a second signal does not wait for them.
     if ending.drain.is_some() {
@@ -136,7 +153,12 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
 fn settings_of(config: &Config, tickets: &Tickets, watch: &Watch) -> Result<Settings, tls::Unready> {
     let tls = tls::Armour::load(&config.tls, tickets)?;
     tls.acceptor.iter().for_each(|acceptor| watch.add(acceptor));
-    Ok(Settings { ingress: Arc::new(config.ingress.clone()), egress: Arc::new(config.egress.clone()), tls })
+    Ok(Settings {
+        ingress: Arc::new(config.ingress.clone()),
+        egress: Arc::new(config.egress.clone()),
+        tls,
+        gate: Arc::new(config.gate.clone()),
+    })
 }
 
 fn look_up_service(
@@ -234,9 +256,9 @@ fn start_workers(
     receivers: Vec<flume::Receiver<Order>>,
     settings: &Settings,
     look_ups: &flume::Sender<resolve::Request>,
-    best: Rung,
+    (best, shared): (Rung, Shared),
 ) -> Result<Vec<JoinHandle<()>>, Fault> {
-    let shared = Shared { logins: Checker::start().map_err(Fault::Threads)?, ..Shared::default() };
+    let shared = Shared { logins: Checker::start().map_err(Fault::Threads)?, ..shared };
     let started_ms = clock::unix_ms();
     let cpus = crate::io::cpus();
     let mut threads = Vec::new();

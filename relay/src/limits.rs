@@ -218,6 +218,10 @@ pub const BANS_MAX: usize = 8192;
 pub const GATE_TICK: Duration = Duration::from_millis(100);
 /// Refused packets that each CPU may report in one tick.
 pub const GATE_SAMPLES_PER_TICK: u64 = 25;
+/// How long `gate trace` waits for a refusal before it asks again.
+pub const GATE_TRACE_WAIT: Duration = Duration::from_secs(2);
+/// Offences that wait to be counted; more are lost, as a flood of them is counted by its part.
+pub const OFFENCES_PENDING_MAX: usize = 1024;
 /// Sampled refusals that are kept to be looked at.
 pub const GATE_EVENTS_MAX: usize = 1024;
 /// Dropped sources that are kept to be looked at.

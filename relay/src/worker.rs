@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use crate::egress::Egress;
 use crate::egress::permit::PermitBook;
 use crate::egress::stream::UpstreamStream;
 use crate::envelope::Peer;
+use crate::gate::banned::Banned;
 use crate::ingress::Ingress;
 use crate::ingress::admission::{Admission, Admitted, Full};
 use crate::ingress::login::Checker;
@@ -67,6 +68,10 @@ pub struct Shared {
     pub rates: Arc<Mutex<ClientRates>>,
     /// The thread that checks logins.
     pub logins: Checker,
+    /// Who is banned.
+    pub banned: Arc<Banned>,
+    /// Where offences are reported; `None`: nobody counts them.
+    pub offences: Option<flume::Sender<IpAddr>>,
 }
 
 /// Runs a worker on this thread until it is drained. `ready` hears the driver that was had.
@@ -110,6 +115,7 @@ struct Worker {
     egress: Rc<Egress<RingIo>>,
     meter: Rc<RefCell<Meter>>,
     admission: Arc<Admission>,
+    banned: Arc<Banned>,
     listening: Vec<RawFd>,
     sessions: Cell<u64>,
     sessions_open: Cell<u64>,
@@ -121,11 +127,12 @@ impl Worker {
         let meter = Rc::new(RefCell::new(Meter::default()));
         meter.borrow_mut().io_driver[label_of(rung)] = 1;
         let ids = QueueIds::new(parts.started_ms, parts.id);
-        let Settings { ingress, egress, tls } = parts.settings;
+        let Settings { ingress, egress, tls, gate: _ } = parts.settings;
         let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), ids, parts.shared.rates);
         let egress = Egress::new(io.clone(), egress, parts.shared.permits, Resolver::new(parts.look_ups));
         ingress.arm(tls.acceptor);
         ingress.check_logins_by(parts.shared.logins);
+        ingress.report_offences_to(parts.shared.offences);
         egress.arm(tls.demand);
         let worker = Rc::new(Self {
             id: parts.id,
@@ -134,6 +141,7 @@ impl Worker {
             egress: Rc::new(egress),
             meter,
             admission: parts.shared.admission,
+            banned: parts.shared.banned,
             listening: parts.listeners.iter().map(|(_, listener)| listener.as_raw_fd()).collect(),
             sessions: Cell::new(0),
             sessions_open: Cell::new(0),
@@ -170,7 +178,7 @@ impl Worker {
                 Order::Snapshot(answer) => {
                     let _ = answer.send(Box::new(self.snapshot()));
                 }
-                Order::Reload(Settings { ingress, egress, tls }, answer) => {
+                Order::Reload(Settings { ingress, egress, tls, gate: _ }, answer) => {
                     self.ingress.configure(ingress);
                     self.ingress.arm(tls.acceptor);
                     self.egress.configure(egress);
@@ -214,6 +222,11 @@ impl Worker {
     }
 
     fn admit(self: &Rc<Self>, listener: Listener, stream: RingStream, socket: SocketAddr) {
+        if self.banned.holds(socket.ip()) {
+            // Closed without a banner: the gate would not even have let it connect.
+            self.meter.borrow_mut().sessions[listener][SessionOutcome::Refused] += 1;
+            return;
+        }
         let (process_max, client_max) = {
             let config = self.ingress.config();
             (config.sessions_max, config.sessions_per_client_max)
@@ -255,6 +268,9 @@ impl Worker {
                 }
                 None => return SessionOutcome::Abuse,
             }
+        }
+        if is_proxy && self.banned.holds(peer.client.ip()) {
+            return SessionOutcome::Refused;
         }
         if listener != Listener::Smtp && !self.may_submit(&peer) {
             return SessionOutcome::Refused;

@@ -176,6 +176,12 @@ impl Daemon {
         process::run(command(&self.variables).args(words))
     }
 
+    /// Starts a verb against it that runs until it is dropped.
+    #[track_caller]
+    pub fn begin(&self, words: &[&str]) -> Process {
+        Process::start(command(&self.variables).args(words))
+    }
+
     /// The value of a sample of `/metrics`, by its whole name and labels; none when there is no such sample.
     #[track_caller]
     pub fn metric(&self, sample: &str) -> Option<f64> {

@@ -224,7 +224,7 @@ pub enum GateVerb {
     Ban {
         /// Its address.
         ip: IpAddr,
-        /// For how long.
+        /// For how long; without it, until the ban is lifted.
         #[arg(long = "for", value_name = "AGE", value_parser = duration_argument)]
         ban_for: Option<Duration>,
         /// Options of every verb.

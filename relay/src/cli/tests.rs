@@ -104,7 +104,8 @@ fn version_tells_commit_gate_and_abilities() {
     let text = String::from_utf8(out).unwrap();
     assert!(text.starts_with(concat!("ringpost ", env!("CARGO_PKG_VERSION"), " (")), "{text}");
     assert!(text.contains("\ngate: "), "{text}");
-    assert!(text.ends_with("io_uring: yes\nbpf: no\n"), "{text}");
+    assert!(text.contains("\nio_uring: yes\nbpf: no\n"), "{text}");
+    assert!(text.contains("\nxdp: ") && text.contains("\nxdp-multi-buffer: "), "{text}");
 }
 
 fn sources(set: &[&str]) -> Sources {

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::protocol::{self, Answer, Question, Request};
+use super::protocol::{self, Answer, GateQuestion, Question, Request};
 use crate::limits;
 
 /// What a verb wants.
@@ -30,6 +30,10 @@ pub enum Verb {
     Confirm,
     /// `flush`.
     Flush,
+    /// `gate …`, but for `trace`.
+    Gate(GateQuestion),
+    /// `gate trace`: until it is interrupted.
+    Trace,
     /// `explain`.
     Explain {
         /// About whom.
@@ -52,7 +56,10 @@ pub enum Output {
 ///
 /// Returns the exit code of the verb.
 pub fn run(socket: &Path, verb: &Verb, out: &mut impl Write, errors: &mut impl Write) -> u8 {
-    let outcome = ask(socket, verb).map(|answer| print(verb, &answer, out, errors));
+    let outcome = match verb {
+        Verb::Trace => trace(socket, out),
+        _ => ask(socket, verb).map(|answer| print(verb, &answer, out, errors)),
+    };
     match outcome {
         Ok(Ok(code)) => code,
         // The reader of our output went away.
@@ -66,6 +73,23 @@ pub fn run(socket: &Path, verb: &Verb, out: &mut impl Write, errors: &mut impl W
                 _ => writeln!(errors, "ringpost: {}: {error}", socket.display()),
             };
             code
+        }
+    }
+}
+
+/// Asks again and again for what was refused since, until the daemon or the reader of our output is gone.
+fn trace(socket: &Path, out: &mut impl Write) -> io::Result<io::Result<u8>> {
+    let mut after = None;
+    loop {
+        let question = Verb::Gate(GateQuestion::Trace { after });
+        let Answer::Traced { lines, last } = ask(socket, &question)? else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the daemon answered something else"));
+        };
+        after = Some(last);
+        for line in lines {
+            if let Err(gone) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+                return Ok(Err(gone));
+            }
         }
     }
 }
@@ -102,6 +126,8 @@ fn request(verb: &Verb) -> Request {
         Verb::Confirm => Request::Confirm,
         Verb::Flush => Request::Flush,
         Verb::Explain { question, .. } => Request::Explain(question.clone()),
+        Verb::Gate(question) => Request::Gate { question: question.clone() },
+        Verb::Trace => Request::Gate { question: GateQuestion::Trace { after: None } },
     }
 }
 
@@ -129,6 +155,7 @@ fn print(verb: &Verb, answer: &Answer, out: &mut impl Write, errors: &mut impl W
             write!(out, "{}", found.text())?;
         }
         (Verb::Explain { output: Output::Json, .. }, Answer::Explained(found)) => json(out, found)?,
+        (Verb::Gate(_), Answer::Told { text }) => out.write_all(text.as_bytes())?,
         (Verb::Stop, Answer::Stopped { sessions_cut, workers_stuck }) => {
             print_stop(*sessions_cut, *workers_stuck, out)?;
         }
@@ -148,7 +175,11 @@ fn print(verb: &Verb, answer: &Answer, out: &mut impl Write, errors: &mut impl W
         }
         (_, Answer::Refused { mistakes }) => {
             mistakes.iter().try_for_each(|mistake| writeln!(errors, "{mistake}"))?;
-            return Ok(if *verb == Verb::Confirm { EXIT_NOTHING } else { EXIT_CONFIG });
+            return Ok(match verb {
+                Verb::Confirm => EXIT_NOTHING,
+                Verb::Gate(_) => EXIT_UNAVAILABLE,
+                _ => EXIT_CONFIG,
+            });
         }
         _ => {
             writeln!(errors, "the daemon answered something else; is it of another release?")?;

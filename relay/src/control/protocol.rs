@@ -34,6 +34,40 @@ pub enum Request {
     Flush,
     /// What would happen to a client?
     Explain(Question),
+    /// What of the gate?
+    Gate {
+        /// What.
+        question: GateQuestion,
+    },
+}
+
+/// What is asked of the gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateQuestion {
+    /// Where is it, and what did it count?
+    Status,
+    /// Who was dropped lately?
+    Drops,
+    /// Who is banned?
+    Bans,
+    /// Ban a source.
+    Ban {
+        /// Whom.
+        source: IpAddr,
+        /// For how many milliseconds; null: until it is lifted.
+        for_ms: Option<u64>,
+    },
+    /// Lift a ban.
+    Unban {
+        /// Whose.
+        source: IpAddr,
+    },
+    /// What was refused after this one? The answer waits a while for something.
+    Trace {
+        /// The number of the last refusal that is known; null: the last few, at once.
+        after: Option<u64>,
+    },
 }
 
 /// Whom `explain` is about.
@@ -78,7 +112,19 @@ pub enum Answer {
     },
     /// To `explain`.
     Explained(Box<Explanation>),
-    /// To `reload` and `confirm`: nothing was changed.
+    /// To the gate's verbs.
+    Told {
+        /// The lines to print.
+        text: String,
+    },
+    /// To `gate trace`.
+    Traced {
+        /// The lines to print.
+        lines: Vec<String>,
+        /// The number to go on from.
+        last: u64,
+    },
+    /// To `reload`, `confirm` and the gate's verbs: nothing was changed.
     Refused {
         /// All reasons.
         mistakes: Vec<String>,

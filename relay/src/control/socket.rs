@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use super::Fault;
 use super::explain::explain;
 use super::plane::Plane;
-use super::protocol::{self, Answer, Request};
+use super::protocol::{self, Answer, GateQuestion, Request};
 use crate::limits;
 
 /// The control socket, bound but not yet served.
@@ -137,8 +137,12 @@ async fn converse(mut stream: UnixStream, plane: &Arc<Plane>) -> io::Result<()> 
         Request::Flush => Answer::Flushed { messages: 0 },
         Request::Explain(question) => {
             let settings = plane.settings().await;
-            Answer::Explained(Box::new(explain(&question, &settings, &plane.facts.listeners)))
+            let (gate, is_banned) = plane.explain_gate(question.address, question.port).await;
+            let mut found = explain(&question, &settings, &plane.facts.listeners);
+            found.add_gate(gate, is_banned);
+            Answer::Explained(Box::new(found))
         }
+        Request::Gate { question } => plane.answer_gate(question).await,
     };
     protocol::write(&mut stream, &answer).await
 }
@@ -151,6 +155,9 @@ fn note(stream: &UnixStream, request: &Request) {
         Request::Reload { .. } => "reload",
         Request::Confirm => "confirm",
         Request::Flush => "flush",
+        Request::Gate { question: GateQuestion::Ban { .. } } => "gate ban",
+        Request::Gate { question: GateQuestion::Unban { .. } } => "gate unban",
+        Request::Gate { .. } => return,
     };
     let peer = stream.peer_cred().ok();
     let (uid, pid) = (peer.map(|peer| peer.uid()), peer.and_then(|peer| peer.pid()));

@@ -34,6 +34,7 @@ pub(super) fn settings() -> Settings {
         ingress: Arc::new(config.ingress),
         egress: Arc::new(config.egress),
         tls: tls::Armour::default(),
+        gate: Arc::new(config.gate),
     }
 }
 
@@ -52,7 +53,15 @@ fn facts(workers: Vec<flume::Sender<Order>>, listeners: Vec<Bound>, reread: Rere
         settings: settings(),
         reread,
         log_lines_dropped: Box::new(|| 0),
+        gate: no_gate(),
     }
+}
+
+/// A gate that is off.
+fn no_gate() -> Arc<Gate> {
+    let mut config = (*settings().gate).clone();
+    config.wanted = crate::gate::config::Wanted::Off;
+    Arc::new(Gate::start_with(None, &config, crate::gate::Lists::default()).unwrap())
 }
 
 fn unchanged() -> Reread {
@@ -100,6 +109,7 @@ fn run(workers: Vec<flume::Sender<Order>>, reread: Reread) -> Running {
         commit: facts.commit,
         reread: facts.reread,
         log_lines_dropped: facts.log_lines_dropped,
+        gate: facts.gate,
         companions: Vec::new(),
     })
     .unwrap();
@@ -296,6 +306,7 @@ fn a_second_control_plane_on_the_same_socket_is_refused() {
         commit: facts.commit,
         reread: facts.reread,
         log_lines_dropped: facts.log_lines_dropped,
+        gate: facts.gate,
         companions: Vec::new(),
     });
     assert!(matches!(second, Err(Fault::AlreadyRunning(_))));

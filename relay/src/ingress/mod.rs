@@ -50,6 +50,7 @@ pub struct Ingress<I: Io> {
     is_draining: Cell<bool>,
     acceptor: RefCell<Option<Arc<Acceptor>>>,
     logins: RefCell<Logins>,
+    offences: RefCell<Option<flume::Sender<IpAddr>>>,
 }
 
 /// Who may log in, and who finds that out.
@@ -79,6 +80,7 @@ impl<I: Io> Ingress<I> {
             is_draining: Cell::new(false),
             acceptor: RefCell::default(),
             logins: RefCell::new(logins),
+            offences: RefCell::default(),
         }
     }
 
@@ -90,6 +92,19 @@ impl<I: Io> Ingress<I> {
     /// Lets logins be checked; before this none can be.
     pub fn check_logins_by(&self, checker: Checker) {
         self.logins.borrow_mut().checker = checker;
+    }
+
+    /// Has offences of clients counted there; before this nobody counts them.
+    pub fn report_offences_to(&self, counted: Option<flume::Sender<IpAddr>>) {
+        *self.offences.borrow_mut() = counted;
+    }
+
+    /// A client abused the protocol or failed to log in.
+    fn offence(&self, peer: &Peer) {
+        if let Some(counted) = &*self.offences.borrow() {
+            // Of a flood of offences a part is counted: that is enough for a ban.
+            let _ = counted.try_send(peer.client.ip());
+        }
     }
 
     /// The book in force and the way to have it looked into; `None`: nobody may log in.

@@ -109,6 +109,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         }
         self.waiting_since = self.ingress.io.tick();
         if !self.input.is_empty() || self.stream.waiting() == Waiting::Octets {
+            self.ingress.offence(&self.peer);
             self.replies.push(&reply::EARLY_TALKER);
             return ControlFlow::Break(SessionOutcome::Abuse);
         }
@@ -158,7 +159,10 @@ impl<I: Io, S: Sink> Session<I, S> {
         match self.machine.ending() {
             Some(Ending::Quit) => SessionOutcome::Quit,
             Some(Ending::Fault) => SessionOutcome::Fault,
-            Some(Ending::Abuse) | None => SessionOutcome::Abuse,
+            Some(Ending::Abuse) | None => {
+                self.ingress.offence(&self.peer);
+                SessionOutcome::Abuse
+            }
         }
     }
 

@@ -280,7 +280,7 @@ pub static METRICS: &[Metric] = &[
         help: "1 for each interface that the gate is attached to, with the mode",
         labels: &[("interface", INTERFACE), ("mode", Values::Named("`native` `generic` `offload`"))],
         samples: |s, out| {
-            for gate in s.process.gate {
+            for gate in s.process.gate.iter().filter(|gate| !gate.mode.is_empty()) {
                 out.number(&[("interface", &gate.interface), ("mode", &gate.mode)], 1);
             }
         },

@@ -50,9 +50,9 @@ pub static AUTOBAN: Variable = Variable::new(
     Section::Gate,
     Kind::Autoban,
     "off",
-    "`10 in 1m for 1h`: failed logins or protocol abuse ban the source in the kernel.",
-)
-.needs(Feature::Gate, OFF);
+    "`10 in 1m for 1h`: failed logins or protocol abuse ban the source in the kernel; where there is no gate, the \
+     daemon closes its connections.",
+);
 
 /// `LOG_TARGET`.
 pub static LOG_TARGET: Variable = Variable::new(
