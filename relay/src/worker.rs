@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::egress::Egress;
+use crate::egress::operator::{Line, Tally};
 use crate::egress::permit::PermitBook;
 use crate::egress::stream::UpstreamStream;
 use crate::envelope::Peer;
@@ -185,6 +186,9 @@ impl Worker {
                     self.egress.arm(tls.demand);
                     let _ = answer.send(Ok(()));
                 }
+                // Nothing is ever queued in a streaming relay.
+                Order::Queue(order) => drop(order.lines.try_send(Line::End(Tally::default()))),
+                Order::Flush(answer) => drop(answer.send(0)),
                 Order::Drain { within, done } => {
                     let _ = done.send(self.drain(within).await);
                     return;

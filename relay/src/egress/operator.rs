@@ -122,10 +122,12 @@ impl<F: Files> Queue<'_, F> {
     /// Those that may be meant, in the order of their ids, which is the order of their arrival.
     fn candidates(&self, selector: &Selector) -> Vec<QueueId> {
         let now_ms = (self.now)().unix_ms;
-        let mut ids: Vec<QueueId> = match selector {
-            Selector::Ids(ids) => {
-                ids.iter().copied().filter(|&id| self.spool.summary(id).is_some()).collect()
-            }
+        let listed = match selector {
+            Selector::Every(conditions) => conditions.iter().find_map(ids_of),
+            selector => ids_of(selector),
+        };
+        let mut ids: Vec<QueueId> = match listed {
+            Some(ids) => ids.iter().copied().filter(|&id| self.spool.summary(id).is_some()).collect(),
             _ if selector.wants_entry() => self.spool.summaries().iter().map(|summary| summary.id).collect(),
             _ => {
                 let meant = self.spool.summaries().into_iter().filter(|summary| {
@@ -228,6 +230,10 @@ impl<F: Files> Queue<'_, F> {
         self.schedule.borrow_mut().requeue(id, now);
         done
     }
+}
+
+fn ids_of(selector: &Selector) -> Option<&Vec<QueueId>> {
+    if let Selector::Ids(ids) = selector { Some(ids) } else { None }
 }
 
 /// Everybody who was to be delivered to has failed, by an operator's word.

@@ -20,6 +20,9 @@
 //!
 //! What it must not do: speak SMTP, decide routes, read a clock, or build notices.
 
+/// The name of the spool's directory below `STATE_DIR`.
+pub const DIRECTORY: &str = "spool";
+
 pub mod config;
 pub mod entry;
 pub mod record;
