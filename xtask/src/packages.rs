@@ -25,6 +25,7 @@ pub(crate) const SUITES: &[Needed] = &[
     Needed { program: "smtp-sink", package: "postfix", purpose: "upstream, sink and source of interop" },
     Needed { program: "swaks", package: "swaks", purpose: "client of interop" },
     Needed { program: "s-nail", package: "s-nail", purpose: "client of interop" },
+    Needed { program: "bsd-mailx", package: "bsd-mailx", purpose: "sendmail's caller in interop" },
     Needed { program: "msmtp", package: "msmtp", purpose: "client of interop" },
     Needed { program: "curl", package: "curl", purpose: "client of interop" },
     Needed { program: "python3", package: "python3", purpose: "client of interop" },
