@@ -207,15 +207,17 @@ fn where_a_verdict_is_expected_late_the_client_is_not_held() {
     let upstream = Upstream::start(Script::new().once(Stage::Message, slow));
     let daemon = patient(&upstream.host(), "300ms");
     daemon.client().deliver(&message::ordinary("slow\r\n")).assert("250 2.0.0 Ok: queued as ");
-    std::thread::scope(|scope| {
-        // The verdict comes after more than the patience, and tells what is to be expected.
-        scope.spawn(|| latch.open());
-        daemon.logged("delivered");
-    });
+    // The verdict comes after more than the patience, and tells what is to be expected.
+    latch.open();
+    daemon.logged("delivered");
+    daemon.reaches("ringpost_spool_sync_batch_messages_sum", 1.0);
+    // The next one is on its way to the disk before its verdict can tell.
     let sent = message::ordinary("next\r\n");
-    daemon.client().deliver(&sent).assert("250 2.0.0 Ok: queued as ");
-    daemon.reaches("ringpost_recipients_total{outcome=\"delivered\"}", 2.0);
+    daemon.client().deliver(&sent).assert("250 2.0.0 Ok");
+    daemon.reaches("ringpost_spool_sync_batch_messages_sum", 2.0);
     upstream.mails(2)[1].assert_carries(&sent);
+    daemon.reaches("ringpost_queue_octets", 0.0);
+    assert!(upstream.stays_quiet(Duration::from_millis(500)), "it is not sent again");
     assert_eq!(upstream.complete(), 2);
     daemon.stop();
 }

@@ -176,6 +176,27 @@ impl Daemon {
         process::run(command(&self.variables).args(words))
     }
 
+    /// The binary under another name, such as `sendmail`, in the daemon's environment.
+    ///
+    /// # Panics
+    /// When the name cannot be made.
+    #[track_caller]
+    pub fn called(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        if !path.exists() {
+            std::os::unix::fs::symlink(binary(), &path).expect("a link");
+        }
+        path
+    }
+
+    /// A command in the daemon's environment, for programs that call the binary by its other names.
+    pub fn environment_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
     /// Starts a verb against it that runs until it is dropped.
     #[track_caller]
     pub fn begin(&self, words: &[&str]) -> Process {

@@ -10,6 +10,7 @@ pub mod connection;
 pub mod delivery;
 pub mod health;
 pub mod notice;
+pub mod operator;
 pub mod outcome;
 pub mod pace;
 pub mod patience;
