@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::egress::operator::QueueOrder;
 use crate::meter::Meter;
-use crate::{egress, gate, ingress, limits, tls};
+use crate::{egress, gate, ingress, limits, spool, tls};
 
 /// One thing asked of a worker.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub struct Settings {
     pub tls: tls::Armour,
     /// For the gate, which the control plane has: lists and bans change together with the rest.
     pub gate: Arc<gate::Config>,
+    /// For the queue.
+    pub spool: Arc<spool::Config>,
 }
 
 /// How a worker ended.

@@ -25,6 +25,7 @@ pub(super) fn settings() -> Settings {
         ("EXT_RELAY_HOST", "mail.example.net:587,[2001:db8::1]:25"),
         ("OUTGOING_SMTP_AUTH", "off"),
         ("DENIED_SENDERS", "@spam.example"),
+        ("DELIVERY_PATIENCE", "forever"),
     ];
     let sources = config::Sources {
         environment: environment.iter().map(|&(name, value)| (name.into(), value.into())).collect(),
@@ -36,6 +37,7 @@ pub(super) fn settings() -> Settings {
         egress: Arc::new(config.egress),
         tls: tls::Armour::default(),
         gate: Arc::new(config.gate),
+        spool: Arc::new(config.spool),
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Ingress<I: Io> {
     pub io: I,
     config: RefCell<Arc<Config>>,
     meter: Rc<RefCell<Meter>>,
-    ids: RefCell<QueueIds>,
+    ids: Rc<RefCell<QueueIds>>,
     rates: Arc<Mutex<ClientRates>>,
     is_draining: Cell<bool>,
     acceptor: RefCell<Option<Arc<Acceptor>>>,
@@ -67,7 +67,7 @@ impl<I: Io> Ingress<I> {
         io: I,
         config: Arc<Config>,
         meter: Rc<RefCell<Meter>>,
-        ids: QueueIds,
+        ids: Rc<RefCell<QueueIds>>,
         rates: Arc<Mutex<ClientRates>>,
     ) -> Self {
         let logins = Logins { book: Book::new(&config.logins), checker: Checker::default() };
@@ -75,7 +75,7 @@ impl<I: Io> Ingress<I> {
             io,
             config: RefCell::new(config),
             meter,
-            ids: RefCell::new(ids),
+            ids,
             rates,
             is_draining: Cell::new(false),
             acceptor: RefCell::default(),
