@@ -245,6 +245,12 @@ impl<I: Io> Egress<I> {
         self.has_come_up.take()
     }
 
+    /// Lets every upstream be tried now, whatever was heard of it before: an operator's word.
+    pub fn probe_now(&self) {
+        let now = self.io.now();
+        self.routes.borrow().for_each(|_, pool| pool.probe_now(now));
+    }
+
     /// Whether all mail goes to the same upstreams, whomever it is for.
     #[must_use]
     pub fn is_fixed(&self) -> bool {

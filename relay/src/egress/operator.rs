@@ -3,7 +3,7 @@
 //! Safe beside running deliveries. What is changed is durable before it is counted as done; a message that is being
 //! attempted right now is told apart ([`Tally::under_way`]): it can be held or deleted all the same, but not returned, since
 //! the attempt may be delivering it. To return a message is to mark its recipients as failed; the delivery then sends the
-//! notice and settles it, as after any failure, and after a crash in between as well.
+//! notice and settles it, as after any failure, and after a crash in between as well ([`Queue::returned`]).
 //!
 //! What it must not do: decide about delivery, speak to an upstream, build notices.
 
@@ -43,7 +43,7 @@ pub enum Action {
     Show,
     /// Attempt them no more.
     Hold,
-    /// Attempt them again.
+    /// Attempt those that are held again, now.
     Release,
     /// Drop them without a notice.
     Delete,
@@ -86,6 +86,10 @@ pub struct Queue<'a, F: Files> {
     pub schedule: &'a RefCell<Schedule>,
     /// Both clocks.
     pub now: &'a dyn Fn() -> Now,
+    /// Hears of a message before its state is changed: what is kept of it in memory is stale from then on.
+    pub changes: &'a dyn Fn(QueueId),
+    /// Hears of a message whose recipients have failed by an operator's word, durably: it tells the sender and settles it.
+    pub returned: &'a dyn Fn(QueueId),
 }
 
 /// Does what an order says and answers it. Whoever calls this wakes the delivery afterwards: messages may be due.
@@ -179,6 +183,7 @@ impl<F: Files> Queue<'_, F> {
 
     /// Writes a change of the state and waits until it is durable.
     async fn amend(&self, id: QueueId, change: impl FnMut(&mut State)) -> Result<Done, ReadFault> {
+        (self.changes)(id);
         let written = self.spool.amend(id, change).await?.await;
         written.map_err(|refusal| ReadFault::Io(std::io::Error::other(refusal)))?;
         Ok(Done::Yes)
@@ -191,10 +196,10 @@ impl<F: Files> Queue<'_, F> {
         self.amend(id, |state| state.held = true).await
     }
 
+    /// What is not held stays as it is.
     async fn release(&self, id: QueueId) -> Result<Done, ReadFault> {
-        let done = self.amend(id, |state| state.held = false).await?;
-        self.schedule.borrow_mut().release(id, (self.now)());
-        Ok(done)
+        let is_held = self.schedule.borrow().is_held(id);
+        if is_held { self.requeue(id).await } else { Ok(Done::Yes) }
     }
 
     async fn requeue(&self, id: QueueId) -> Result<Done, ReadFault> {
@@ -204,7 +209,10 @@ impl<F: Files> Queue<'_, F> {
             state.due_ms = now.unix_ms;
         };
         let done = self.amend(id, change).await?;
-        self.schedule.borrow_mut().requeue(id, now);
+        let destination = self.spool.summary(id).map(|summary| summary.keys.destination);
+        let mut schedule = self.schedule.borrow_mut();
+        schedule.requeue(id, now);
+        destination.into_iter().for_each(|destination| schedule.probe(destination));
         Ok(done)
     }
 
@@ -226,9 +234,16 @@ impl<F: Files> Queue<'_, F> {
         self.schedule.borrow_mut().hold(id);
         let now = (self.now)();
         let recipients = self.spool.read(id).await?.entry.recipients.len();
-        let done = self.amend(id, |state| return_all(state, recipients, now.unix_ms)).await;
-        self.schedule.borrow_mut().requeue(id, now);
-        done
+        match self.amend(id, |state| return_all(state, recipients, now.unix_ms)).await {
+            Ok(done) => {
+                (self.returned)(id);
+                Ok(done)
+            }
+            Err(fault) => {
+                self.schedule.borrow_mut().requeue(id, now);
+                Err(fault)
+            }
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
     }
 
     /// The message, from memory or from the disk.
-    async fn open(&self, id: QueueId) -> Result<(Letter, Source<F>), ReadFault> {
+    pub(super) async fn open(&self, id: QueueId) -> Result<(Letter, Source<F>), ReadFault> {
         let fresh = self.fresh.borrow_mut().take(id);
         if let Some((entry, body)) = fresh {
             let octets = body.iter().map(|slice| slice.len() as u64).sum();
@@ -73,7 +73,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
     }
 
     /// A message that cannot be read is tried again: a disk may come to its senses, and nothing of it is given up.
-    fn unreadable(&self, id: QueueId, fault: &ReadFault) {
+    pub(super) fn unreadable(&self, id: QueueId, fault: &ReadFault) {
         let is_gone = matches!(fault, ReadFault::Gone);
         if !is_gone {
             tracing::error!(event = "queue_unreadable", queue_id = %id, reason = %fault);
@@ -184,7 +184,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             After::Again { attempts, due_ms } => {
                 letter.state.attempts = attempts;
                 letter.state.due_ms = due_ms;
-                self.warn(&mut letter).await;
+                self.warn_of_delay(&mut letter).await;
                 letter.state.held = self.schedule.borrow().is_held(id);
                 // Until it is on the disk a restart would only try again sooner.
                 drop(self.spool.update(id, &letter.state));
@@ -215,7 +215,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
     }
 
     /// A notice could not be made durable: it is tried again, however old the message is.
-    fn postpone(&self, mut letter: Letter) {
+    pub(super) fn postpone(&self, mut letter: Letter) {
         let due = self.schedule.borrow_mut().postpone(letter.id, self.now(), self.io.random());
         if let Some(due_ms) = due {
             letter.state.due_ms = due_ms;
@@ -224,7 +224,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
         }
     }
 
-    fn settle(&self, id: QueueId, outcome: Outcome) {
+    pub(super) fn settle(&self, id: QueueId, outcome: Outcome) {
         // A crash before the tombstone is on the disk delivers twice; a loss it cannot be.
         drop(self.spool.settle(id));
         self.schedule.borrow_mut().finished(id, outcome, self.now(), self.io.random());

@@ -14,7 +14,7 @@
 mod attempt;
 mod fate;
 mod letter;
-mod returned;
+mod returns;
 mod source;
 
 use std::cell::{Cell, RefCell};
@@ -30,7 +30,6 @@ use bytes::Bytes;
 use self::letter::{BACKLOG, Letter};
 use super::Egress;
 use super::notice::Budget;
-use super::operator::{self, QueueOrder};
 use super::patience::Waits;
 use crate::envelope::Envelope;
 use crate::ingress::sink::Introduction;
@@ -62,12 +61,11 @@ pub struct Delivery<I: Io, F: Files> {
     workers: u32,
     schedule: RefCell<Schedule>,
     fresh: RefCell<Fresh>,
+    ids: Rc<RefCell<QueueIds>>,
+    notices: RefCell<Budget>,
     /// Octets that messages under way keep in memory, to fall back on.
     pub kept: Rc<Cell<usize>>,
     under_way: Cell<usize>,
-    /// Ids for notices.
-    ids: Rc<RefCell<QueueIds>>,
-    budget: RefCell<Budget>,
     bell: Bell,
     is_closing: Cell<bool>,
     /// Tasks that use the spool and have not ended.
@@ -85,10 +83,10 @@ pub struct Inheritance {
     pub workers: u32,
     /// The messages that are in the spool.
     pub shard: Shard,
-    /// Where its ids come from.
-    pub ids: Rc<RefCell<QueueIds>>,
     /// How the queue is run.
     pub config: Arc<spool::Config>,
+    /// Where the ids of messages come from.
+    pub ids: Rc<RefCell<QueueIds>>,
     /// The monotonic clock, to measure writes by.
     pub clock: fn() -> Moment,
 }
@@ -126,7 +124,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
         inheritance: Inheritance,
         meter: Rc<RefCell<Meter>>,
     ) -> Rc<Self> {
-        let Inheritance { worker, workers, shard, ids, config, clock } = inheritance;
+        let Inheritance { worker, workers, shard, config, ids, clock } = inheritance;
         let io = egress.io.clone();
         let retry = Retry::new(config.retry.clone(), config.lifetime);
         let mut schedule = Schedule::new(retry, attempts_of(&egress, workers));
@@ -137,8 +135,6 @@ impl<I: Io, F: Files> Delivery<I, F> {
         let spool = Spool::open(files, worker, shard, clock);
         Rc::new(Self {
             waits: Waits::new(io.clone()),
-            budget: RefCell::new(Budget::new(io.now().since(Moment::default()))),
-            ids,
             io,
             egress,
             spool,
@@ -147,6 +143,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
             workers,
             schedule: RefCell::new(schedule),
             fresh: RefCell::default(),
+            ids,
+            notices: RefCell::new(Budget::new(Duration::from_micros(now.moment.0))),
             kept: Rc::default(),
             under_way: Cell::new(0),
             bell: Bell::default(),
@@ -346,22 +344,13 @@ impl<I: Io, F: Files> Delivery<I, F> {
         self.task(task);
     }
 
-    /// Makes everything due now; says how much that is: `flush`.
+    /// Makes everything due now: `flush`. Says how many messages that are.
     pub fn flush(&self) -> u64 {
-        let waiting = self.schedule.borrow().counts();
+        let waiting = self.schedule.borrow().counts().waiting;
+        self.egress.probe_now();
         self.schedule.borrow_mut().flush(self.now());
         self.bell.ring();
-        (waiting.waiting + waiting.ready) as u64
-    }
-
-    /// Does what an operator wants, and answers him.
-    pub async fn obey(&self, order: &QueueOrder) {
-        // What is in memory knows nothing of an operator's word.
-        self.fresh.take();
-        let now = || self.now();
-        operator::obey(operator::Queue { spool: &self.spool, schedule: &self.schedule, now: &now }, order)
-            .await;
-        self.bell.ring();
+        waiting as u64
     }
 
     /// Begins no attempt any more. Waits until `by` for messages whose upstream has all of them but has not said so, a

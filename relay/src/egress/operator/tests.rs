@@ -72,6 +72,11 @@ impl Bench {
         block_on(futures_lite::future::or(future, never))
     }
 
+    fn queue(&self) -> Queue<'_, BlockingFiles> {
+        let Self { spool, schedule } = self;
+        Queue { spool, schedule, now: &|| NOW, changes: &|_| {}, returned: &|_| {} }
+    }
+
     async fn commit(&self, id: QueueId, entry: &Entry) {
         let terms = Terms { keys: Keys::default(), next: Next::Schedule };
         let body = [Bytes::from_static(b"Subject: x\r\n\r\nText\r\n")];
@@ -83,7 +88,7 @@ impl Bench {
     async fn say(&self, selector: Selector, action: Action) -> (Vec<Line>, Tally) {
         let (lines, answer) = flume::unbounded();
         let order = QueueOrder { selector, action, lines };
-        let queue = Queue { spool: &self.spool, schedule: &self.schedule, now: &|| NOW };
+        let queue = self.queue();
         obey(queue, &order).await;
         let mut lines: Vec<Line> = answer.try_iter().collect();
         match lines.pop() {
@@ -197,7 +202,6 @@ fn a_reader_that_goes_away_ends_the_answer() {
         }
         let (lines, answer) = flume::bounded(1);
         drop(answer);
-        let queue = Queue { spool: &bench.spool, schedule: &bench.schedule, now: &|| NOW };
-        obey(queue, &QueueOrder { selector: Selector::All, action: Action::List, lines }).await;
+        obey(bench.queue(), &QueueOrder { selector: Selector::All, action: Action::List, lines }).await;
     });
 }
