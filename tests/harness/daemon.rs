@@ -12,7 +12,7 @@ use crate::admin;
 use crate::client::Client;
 use crate::process::{self, Finished, Process, Said};
 use crate::upstream::Upstream;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, Watched};
 
 /// How a daemon is to be started. Variables given later replace earlier ones.
 #[derive(Debug)]
@@ -265,7 +265,7 @@ impl Daemon {
                 return;
             }
             // Nobody tells when a metric changes: it has to be asked for.
-            std::thread::sleep(LOOK);
+            Watched::new(()).find_within(LOOK, |()| None::<()>);
         }
         panic!("{sample} is {:?}, not {value}", self.metric(sample));
     }
