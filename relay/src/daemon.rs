@@ -16,6 +16,7 @@ use crate::config::{self, Config, Loaded, Sources};
 use crate::control;
 use crate::control::{Bound, ControlPlane, Read, Start, Workers};
 use crate::egress;
+use crate::egress::token::{self, Keeping};
 use crate::gate::{Gate, GateError};
 use crate::ingress::login::Checker;
 use crate::io::clock;
@@ -121,12 +122,14 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     let (look_ups, requests) = resolve::channel();
     let tickets = Tickets::new().map_err(|fault| Fault::Tls(tls::Unready::Acceptor(fault)))?;
     let watch = Watch::default();
-    let settings = settings_of(&config, &tickets, &watch).map_err(Fault::Tls)?;
+    let (keeping, keeper) = token::keeper(look_ups.clone());
+    let settings = settings_of(&config, &tickets, &watch, &keeping).map_err(Fault::Tls)?;
     let (orders, receivers): (Vec<_>, Vec<_>) = (0..config.workers).map(|_| orders::channel()).unzip();
     let (offended, offences) = flume::bounded(OFFENCES_PENDING_MAX);
     let shared = Shared { banned: gate.banned(), offences: Some(offended), ..Shared::default() };
     let service = look_up_service(requests, &config.egress)?;
-    let reloaded = Reloaded { log: log.clone(), look_ups: look_ups.clone(), tickets, watch: watch.clone() };
+    let reloaded =
+        Reloaded { log: log.clone(), look_ups: look_ups.clone(), tickets, watch: watch.clone(), keeping };
     let plane = ControlPlane::bind(Start {
         config: config.control.clone(),
         settings: settings.clone(),
@@ -140,13 +143,13 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
             Box::pin(service.run()),
             Box::pin(watch_certificates(watch)),
             Box::pin(control::gate::ban_offenders(offences, Arc::clone(&gate))),
+            Box::pin(keeper.run()),
         ],
         gate,
     })
     .map_err(Fault::Control)?;
-    let workers_count = u16::try_from(config.workers).unwrap_or(u16::MAX);
     let recovered =
-        recovery::take_over(&config.spool, &config.egress, workers_count).map_err(Fault::Spool)?;
+        recovery::take_over(&config.spool, &config.egress, config.workers).map_err(Fault::Spool)?;
     let seats = sockets.into_iter().zip(receivers).zip(recovered.shards);
     let seats = seats.map(|((sockets, orders), shard)| Seat { sockets, orders, shard }).collect();
     let workers = start_workers(seats, &settings, &look_ups, (best, shared))?;
@@ -162,15 +165,23 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     Ok(())
 }
 
-fn settings_of(config: &Config, tickets: &Tickets, watch: &Watch) -> Result<Settings, tls::Unready> {
+fn settings_of(
+    config: &Config,
+    tickets: &Tickets,
+    watch: &Watch,
+    keeping: &Keeping,
+) -> Result<Settings, tls::Unready> {
     let tls = tls::Armour::load(&config.tls, tickets)?;
     tls.acceptor.iter().for_each(|acceptor| watch.add(acceptor));
+    if let Some(shelf) = config.egress.login.as_ref().and_then(|login| login.token.as_ref()) {
+        keeping.keep(shelf, tls.demand.authorities());
+    }
     Ok(Settings {
         ingress: Arc::new(config.ingress.clone()),
         egress: Arc::new(config.egress.clone()),
         tls,
-        gate: Arc::new(config.gate.clone()),
         spool: Arc::new(config.spool.clone()),
+        gate: Arc::new(config.gate.clone()),
     })
 }
 
@@ -206,12 +217,13 @@ struct Reloaded {
     look_ups: flume::Sender<resolve::Request>,
     tickets: Tickets,
     watch: Watch,
+    keeping: Keeping,
 }
 
 fn reread(sources: &Sources, reloaded: &Reloaded) -> Result<Read, Vec<String>> {
     let loaded = config::load(sources, &config::Host::current())
         .map_err(|refused| refused.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let settings = settings_of(&loaded.config, &reloaded.tickets, &reloaded.watch)
+    let settings = settings_of(&loaded.config, &reloaded.tickets, &reloaded.watch, &reloaded.keeping)
         .map_err(|unready| vec![unready.to_string()])?;
     reloaded.log.set_level(loaded.config.log.level);
     reloaded.log.reopen();

@@ -15,6 +15,7 @@ pub mod envelope;
 pub mod policy;
 pub mod io;
 pub mod tls;
+pub mod https;
 pub mod resolve;
 pub mod spool;
 pub mod custody;

@@ -141,6 +141,22 @@ pub const UPSTREAM_LOGIN_WAIT_MAX: Duration = Duration::from_secs(900);
 pub const LOGIN_CHECKS_MAX: usize = 64;
 /// How often the certificate's files are looked at.
 pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
+/// Octets of an access token; in base64 it fits an AUTH line.
+pub const TOKEN_OCTETS_MAX: usize = 8192;
+/// How long a token is good whose endpoint does not say.
+pub const TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(1800);
+/// A token is renewed so long before its end, where its life is long enough.
+pub const TOKEN_MARGIN_MIN: Duration = Duration::from_secs(60);
+/// Shortest time between two attempts to renew a token; doubled with each failure.
+pub const TOKEN_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest such time.
+pub const TOKEN_RETRY_MAX: Duration = Duration::from_secs(300);
+/// Configurations with tokens that may wait for their keeper.
+pub const TOKEN_SHELVES_MAX: usize = 64;
+/// Longest time for a question to the web, TCP and TLS included (RFC 8461 §3.3 asks for a minute).
+pub const HTTPS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Octets of an answer of the web (RFC 8461 §3.3 asks for 64 KiB).
+pub const HTTPS_OCTETS_MAX: usize = 64 * 1024;
 /// Rules for upstreams' certificates whose TLS sessions one worker keeps.
 pub const TLS_CLIENT_CONFIGS_MAX: usize = 256;
 /// TLS sessions of upstreams that one worker keeps for each rule.
@@ -255,6 +271,7 @@ pub const GATE_EVENTS_MAX: usize = 1024;
 pub const GATE_SOURCES_MAX: usize = 1024;
 
 // A command line must fit the buffer that it is assembled in, and so must a reply line.
+const _: () = assert!(TOKEN_OCTETS_MAX * 4 / 3 + 512 < AUTH_LINE_OCTETS_MAX);
 const _: () = assert!(COMMAND_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(REPLY_LINE_OCTETS_MAX <= COMMAND_BUFFER_OCTETS);
 const _: () = assert!(COMMAND_BUFFER_OCTETS < BODY_BUFFER_OCTETS_MIN);

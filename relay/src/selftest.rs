@@ -21,11 +21,14 @@ use crate::egress::connection::Connection;
 use crate::egress::permit::PermitBook;
 use crate::egress::pool::{Claim, Place, Pool};
 use crate::egress::route;
+use crate::egress::token;
 use crate::io::Io;
 use crate::io::clock;
 use crate::io::ladder::{self, Rung};
 use crate::io::ring::{RingIo, RingStream};
-use crate::limits::{TICK, UPSTREAM_ENVELOPE_TIMEOUT, UPSTREAM_QUIT_TIMEOUT, UPSTREAM_VERDICT_TIMEOUT};
+use crate::limits::{
+    HTTPS_TIMEOUT, TICK, UPSTREAM_ENVELOPE_TIMEOUT, UPSTREAM_QUIT_TIMEOUT, UPSTREAM_VERDICT_TIMEOUT,
+};
 use crate::resolve::{self, Resolver, Service};
 use crate::smtp::client::{Client, MailOptions, RcptOptions};
 use crate::tls::client::{Connector, Dane, Demand, Wanted};
@@ -40,7 +43,7 @@ use crate::trace::LocalTime;
 /// Nothing could be tried at all: why.
 pub fn run(config: &Config, recipient: Option<&str>, tell: &mut dyn FnMut(&str)) -> Result<bool, String> {
     let demand = Demand::load(&config.tls)?;
-    let look_ups = serve_look_ups(config)?;
+    let look_ups = serve_look_ups(config, &demand)?;
     let (mut driver, _) = ladder::build(Rung::DeferTaskrun).map_err(|error| error.to_string())?;
     let mut is_usable = false;
     driver.block_on(async {
@@ -60,8 +63,8 @@ pub fn run(config: &Config, recipient: Option<&str>, tell: &mut dyn FnMut(&str))
     Ok(is_usable)
 }
 
-/// Look-ups on a thread of their own; it ends with the process.
-fn serve_look_ups(config: &Config) -> Result<flume::Sender<resolve::Request>, String> {
+/// Look-ups and tokens on a thread of their own; it ends with the process.
+fn serve_look_ups(config: &Config, demand: &Demand) -> Result<flume::Sender<resolve::Request>, String> {
     let (look_ups, requests) = resolve::channel();
     let mut service = Service::new(requests, &config.egress.dns_servers);
     if let Some(path) = &config.egress.dns_trust_anchors {
@@ -72,7 +75,12 @@ fn serve_look_ups(config: &Config) -> Result<flume::Sender<resolve::Request>, St
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error: io::Error| error.to_string())?;
     let thread = std::thread::Builder::new().name("look-ups".to_owned());
-    thread.spawn(move || runtime.block_on(service.run())).map_err(|error| error.to_string())?;
+    let (keeping, keeper) = token::keeper(look_ups.clone());
+    if let Some(shelf) = config.egress.login.as_ref().and_then(|login| login.token.as_ref()) {
+        keeping.keep(shelf, demand.authorities());
+    }
+    let work = async { tokio::join!(service.run(), keeper.run()) };
+    thread.spawn(move || runtime.block_on(work)).map_err(|error| error.to_string())?;
     Ok(look_ups)
 }
 
@@ -92,6 +100,7 @@ impl Test<'_> {
     }
 
     async fn all(&mut self, recipient: Option<&str>) -> bool {
+        self.wait_for_token().await;
         let Some(upstreams) = self.upstreams(recipient) else {
             self.say("mail goes to the recipients' own exchangers: --to names one");
             return false;
@@ -103,6 +112,18 @@ impl Test<'_> {
             }
         }
         false
+    }
+
+    /// The first token takes a question to the web.
+    async fn wait_for_token(&mut self) {
+        let login = self.config.egress.login.as_ref();
+        let Some(shelf) = login.and_then(|login| login.token.as_ref()) else { return };
+        let by = self.io.now().after(HTTPS_TIMEOUT);
+        while shelf.token().is_none() && self.io.now() < by {
+            self.io.sleep(TICK).await;
+        }
+        let is_there = shelf.token().is_some();
+        self.say(if is_there { "access token: there is one" } else { "access token: none could be had" });
     }
 
     fn upstreams(&self, recipient: Option<&str>) -> Option<Vec<UpstreamAddress>> {

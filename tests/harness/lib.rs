@@ -17,5 +17,6 @@ pub mod skip;
 pub mod upstream;
 pub mod verdict;
 pub mod wait;
+pub mod web;
 pub mod wire;
 pub mod zone;

@@ -10,3 +10,4 @@ mod login_in;
 mod login_out;
 mod secrets;
 mod selftest;
+mod tokens;

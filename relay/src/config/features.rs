@@ -54,6 +54,9 @@ impl Features {
         Feature::Rewrite | Feature::Routes | Feature::Bcc | Feature::Dkim => false,
     });
 
+    /// What a build with a toolchain for BPF can do: the reference is the same wherever it is written.
+    pub const BEST_BUILD: Self = Self(|feature| feature == Feature::Gate || Self::THIS_BUILD.has(feature));
+
     /// Everything that there is a variable for: what the tests of later parts check against.
     #[cfg(test)]
     pub(crate) const ALL: Self = Self(|_| true);

@@ -55,6 +55,8 @@ pub enum Kind {
     SecretLines,
     /// `user: address…` lines.
     UserLines,
+    /// An address of the web.
+    HttpsUrl,
     /// PEM text, or a path.
     Pem,
     /// PEM text, or a path; the text is never shown.
@@ -95,6 +97,7 @@ impl Kind {
             Self::LogTarget => "stdout, syslog, journald, or an absolute path",
             Self::Text | Self::Secret => "a text",
             Self::SecretLines => "lines of the form user:password-or-hash",
+            Self::HttpsUrl => "an address such as https://login.example.com/token",
             Self::UserLines => "lines of the form user: addresses and @domains",
             Self::Pem | Self::SecretPem => "PEM text, or the path of a readable file",
             Self::Tables => "tables, in the TOML file only",

@@ -31,7 +31,7 @@ pub const ALIASES: [(&str, &Variable); 9] = [
 ];
 
 /// Every variable, in the order of the reference.
-pub static VARIABLES: [&Variable; 71] = [
+pub static VARIABLES: [&Variable; 77] = [
     &RELAY_HOST_NAME,
     &ACCEPTED_NETWORKS,
     &EXT_RELAY_HOST,
@@ -72,6 +72,12 @@ pub static VARIABLES: [&Variable; 71] = [
     &UPSTREAM_FINGERPRINTS,
     &UPSTREAM_CA,
     &OUTGOING_SMTP_MECHANISM,
+    &OUTGOING_OAUTH_ENDPOINT,
+    &OUTGOING_OAUTH_CLIENT_ID,
+    &OUTGOING_OAUTH_CLIENT_SECRET,
+    &OUTGOING_OAUTH_REFRESH_TOKEN,
+    &OUTGOING_OAUTH_SCOPE,
+    &OUTGOING_OAUTH_TOKEN_PATH,
     &DNS_SERVERS,
     &DNS_TRUST_ANCHORS,
     &ROUTES,

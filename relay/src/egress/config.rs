@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::token::Shelf;
 use crate::policy::rate::Rate;
 
 /// Everything that the outbound side reads of the configuration.
@@ -46,16 +47,30 @@ pub struct Config {
 pub struct Login {
     /// `OUTGOING_SMTP_LOGIN`.
     pub name: Arc<str>,
-    /// `OUTGOING_SMTP_PASSWORD`.
+    /// `OUTGOING_SMTP_PASSWORD`; with tokens, the one that is good now.
     pub password: SecretString,
+    /// Where access tokens lie that take the password's place; none: there are none.
+    pub token: Option<Arc<Shelf>>,
     /// Whether it may be sent without TLS: `OUTGOING_SMTP_AUTH=plaintext`.
     pub plaintext: Plaintext,
+}
+
+impl Login {
+    /// The login as it is good now; `None`: there is no token yet.
+    #[must_use]
+    pub fn now(&self) -> Option<Self> {
+        match &self.token {
+            Some(shelf) => Some(Self { password: shelf.token()?, ..self.clone() }),
+            None => Some(self.clone()),
+        }
+    }
 }
 
 impl PartialEq for Login {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
             && self.plaintext == other.plaintext
+            && self.token == other.token
             && self.password.expose_secret() == other.password.expose_secret()
     }
 }

@@ -235,7 +235,10 @@ async fn log_in<S: Stream>(
     if !connection.is_secure() && login.plaintext == Plaintext::Refused {
         return Err(Unusable::NoLogin("the login is not sent without TLS"));
     }
-    let mechanism = Mechanism::choose(manner.mechanism, connection.machine.capabilities())
+    let Some(login) = &login.now() else {
+        return Err(Unusable::NoLogin("there is no access token yet"));
+    };
+    let mechanism = Mechanism::choose(manner.mechanism, login, connection.machine.capabilities())
         .map_err(|_| Unusable::NoLogin("the upstream offers no mechanism for the login"))?;
     let untrue = |_| Unusable::NoLogin("the upstream does not keep to the mechanism of the login");
     let mut exchange = Exchange::begin(mechanism, login, &connection.host, connection.address.port())

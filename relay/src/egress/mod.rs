@@ -20,6 +20,7 @@ pub mod pool;
 pub mod route;
 pub mod sasl;
 pub mod stream;
+pub mod token;
 pub mod waiting;
 
 use std::cell::{Cell, RefCell};
@@ -339,6 +340,9 @@ impl<I: Io> Egress<I> {
                     place = back;
                     // The account is the same at every address: one refusal is enough.
                     if matches!(&unusable, Unusable::LoginRefused(reply) if reply.is_permanent()) {
+                        if let Some(shelf) = config.login.as_ref().and_then(|login| login.token.as_ref()) {
+                            shelf.refuse();
+                        }
                         drop(place);
                         pool.login_refused(self.io.now());
                         return Ok(None);

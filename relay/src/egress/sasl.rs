@@ -34,15 +34,16 @@ impl Mechanism {
         }
     }
 
-    /// The mechanism to use: the one that is asked for, else the best that is offered. Tokens are never guessed to be
-    /// tokens: both OAuth mechanisms must be asked for.
+    /// The mechanism to use: the one that is asked for, else the best that is offered for what the login is proved by.
+    /// A password is never guessed to be a token: for one as `OUTGOING_SMTP_PASSWORD` the mechanism must be asked for.
     ///
     /// # Errors
     /// None is offered that may be used.
-    pub fn choose(wanted: Option<Self>, offered: &Capabilities) -> Result<Self, NotOffered> {
+    pub fn choose(wanted: Option<Self>, login: &Login, offered: &Capabilities) -> Result<Self, NotOffered> {
         let is_offered = |mechanism: &Self| offered.offers_mechanism(mechanism.name());
         match wanted {
             Some(wanted) => Some(wanted).filter(is_offered),
+            None if login.token.is_some() => FOR_TOKENS.into_iter().find(is_offered),
             None => BY_PREFERENCE.into_iter().find(is_offered),
         }
         .ok_or(NotOffered)
@@ -245,6 +246,8 @@ fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
+/// The standard one first.
+const FOR_TOKENS: [Mechanism; 2] = [Mechanism::Oauthbearer, Mechanism::Xoauth2];
 /// Best first: one that never shows the password, the plain ones, and the broken digest last.
 const BY_PREFERENCE: [Mechanism; 4] =
     [Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login, Mechanism::CramMd5];
@@ -256,7 +259,12 @@ mod tests {
     use secrecy::SecretString;
 
     fn login(name: &str, password: &str) -> Login {
-        Login { name: name.into(), password: SecretString::from(password), plaintext: Plaintext::Refused }
+        Login {
+            name: name.into(),
+            password: SecretString::from(password),
+            token: None,
+            plaintext: Plaintext::Refused,
+        }
     }
 
     fn text(encoded: &str) -> String {

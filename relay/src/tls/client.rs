@@ -39,6 +39,9 @@ impl Demand {
     pub fn load(config: &Config) -> Result<Arc<Self>, String> {
         let authorities = match config.upstream_level {
             Level::Verify | Level::Secure => authorities(config)?,
+            // Without any, each question fails and says so; mail need not stop for that.
+            _ if config.asks_web && config.upstream_ca.is_none() => system_authorities(),
+            _ if config.asks_web => authorities(config)?,
             _ => Authorities::default(),
         };
         Ok(Arc::new(Self {
@@ -46,6 +49,12 @@ impl Demand {
             fingerprints: config.upstream_fingerprints.clone().into(),
             authorities: Arc::new(authorities),
         }))
+    }
+
+    /// Whom certificates are trusted by.
+    #[must_use]
+    pub fn authorities(&self) -> &Arc<Authorities> {
+        &self.authorities
     }
 
     /// No TLS at all.
@@ -156,19 +165,31 @@ impl Connector {
         if configs.len() >= TLS_CLIENT_CONFIGS_MAX {
             configs.clear();
         }
-        let provider = provider();
-        let algorithms = provider.signature_verification_algorithms;
-        let verifier = Verifier::new(rule.clone(), Arc::clone(&self.authorities), algorithms);
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+        let mut config = config_for(rule, &self.authorities)?;
         config.resumption = Resumption::in_memory_sessions(TLS_CLIENT_SESSIONS_MAX);
         let config = Arc::new(config);
         configs.insert(rule.clone(), Arc::clone(&config));
         Ok(config)
     }
+}
+
+/// A configuration for the web: a trusted certificate for the host, TLS 1.2 at least.
+///
+/// # Errors
+/// The provider fails.
+pub fn web(host: &str, authorities: &Arc<Authorities>) -> Result<Arc<ClientConfig>, Fault> {
+    config_for(&Rule::Trusted([name_of(host)].into()), authorities).map(Arc::new)
+}
+
+fn config_for(rule: &Rule, authorities: &Arc<Authorities>) -> Result<ClientConfig, Fault> {
+    let provider = provider();
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier = Verifier::new(rule.clone(), Arc::clone(authorities), algorithms);
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth())
 }
 
 fn authorities(config: &Config) -> Result<Authorities, String> {
@@ -180,13 +201,24 @@ fn authorities(config: &Config) -> Result<Authorities, String> {
                 certificates.map_err(|error| format!("UPSTREAM_CA={}: {error}", path.display()))?;
             (certificates, format!("UPSTREAM_CA={}", path.display()))
         }
-        None => (rustls_native_certs::load_native_certs().certs, "UPSTREAM_CA: the system's".to_owned()),
+        None => {
+            return match system_authorities() {
+                none if none.count() == 0 => {
+                    Err("UPSTREAM_CA: the system's: holds no certificate".to_owned())
+                }
+                some => Ok(some),
+            };
+        }
     };
     let (authorities, _unused) = Authorities::new(certificates);
     match authorities.count() {
         0 => Err(format!("{whose}: holds no certificate")),
         _ => Ok(authorities),
     }
+}
+
+fn system_authorities() -> Authorities {
+    Authorities::new(rustls_native_certs::load_native_certs().certs).0
 }
 
 fn dane(records: &Arc<[Tlsa]>, host: &str, next_hop: &str) -> Rule {

@@ -309,6 +309,7 @@ mod tests {
             upstream_level: super::super::config::Level::May,
             upstream_fingerprints: Vec::new(),
             upstream_ca: None,
+            asks_web: false,
         }
     }
 

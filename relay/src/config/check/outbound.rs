@@ -10,19 +10,23 @@ use super::super::checker::Checker;
 use super::super::features::Feature;
 use super::super::report::Origin;
 use super::super::values::{Wrong, duration, rate, word};
+use super::super::variable::Variable;
 use super::super::variables::{
     DELIVERY_PATIENCE, DKIM_DOMAIN, DKIM_KEY, DKIM_SELECTOR, DNS_SERVERS, DNS_TRUST_ANCHORS, EIGHTBIT,
-    EXT_RELAY_HOST, MAIL_FROM_FQDN, OUTGOING_SMTP_AUTH, OUTGOING_SMTP_LOGIN, OUTGOING_SMTP_MECHANISM,
-    OUTGOING_SMTP_PASSWORD, UPSTREAM_CONNECTIONS, UPSTREAM_IDLE, UPSTREAM_MESSAGES_PER_CONNECTION,
-    UPSTREAM_RATE,
+    EXT_RELAY_HOST, MAIL_FROM_FQDN, OUTGOING_OAUTH_CLIENT_ID, OUTGOING_OAUTH_CLIENT_SECRET,
+    OUTGOING_OAUTH_ENDPOINT, OUTGOING_OAUTH_REFRESH_TOKEN, OUTGOING_OAUTH_SCOPE, OUTGOING_OAUTH_TOKEN_PATH,
+    OUTGOING_SMTP_AUTH, OUTGOING_SMTP_LOGIN, OUTGOING_SMTP_MECHANISM, OUTGOING_SMTP_PASSWORD,
+    UPSTREAM_CONNECTIONS, UPSTREAM_IDLE, UPSTREAM_MESSAGES_PER_CONNECTION, UPSTREAM_RATE,
 };
 use super::inbound::plain_text;
-use super::process::{pem_text, readable_path};
+use super::process::{path, pem_text, readable_path};
 use super::{SUBMISSIONS_PORT, TLS_PORT_UNBUILT};
 use crate::egress::Config;
 use crate::egress::config::{
     Dkim, EightBit, Login, Mechanism, NextHop, Patience, Plaintext, UpstreamAddress,
 };
+use crate::egress::token::{Refresh, Shelf, Source};
+use crate::https::Location;
 
 impl Checker<'_> {
     pub(super) fn egress(&mut self, name: Option<&Arc<str>>) -> Option<Config> {
@@ -123,6 +127,7 @@ impl Checker<'_> {
         let plaintext = self.one(&OUTGOING_SMTP_AUTH, |text| word(text, AUTHS));
         let name = self.maybe(&OUTGOING_SMTP_LOGIN, plain_text);
         let password = self.maybe(&OUTGOING_SMTP_PASSWORD, |text| Ok(SecretString::from(text)));
+        let token = self.token_source();
         let is_mx = self.effective.text(&EXT_RELAY_HOST).is_some_and(|text| text.trim() == MX);
         let Some(plaintext) = plaintext? else {
             self.warn_of_unused_login("OUTGOING_SMTP_AUTH=off says that there is none");
@@ -133,7 +138,13 @@ impl Checker<'_> {
             return Some(None);
         }
         let mut is_complete = true;
-        for variable in [&OUTGOING_SMTP_LOGIN, &OUTGOING_SMTP_PASSWORD] {
+        let token = token?;
+        if token.is_some() && self.is_written(&OUTGOING_SMTP_PASSWORD) {
+            self.warn(&OUTGOING_SMTP_PASSWORD, "not used: access tokens take its place");
+        }
+        let is_needed =
+            |variable: &&'static Variable| token.is_none() || *variable != &OUTGOING_SMTP_PASSWORD;
+        for variable in [&OUTGOING_SMTP_LOGIN, &OUTGOING_SMTP_PASSWORD].into_iter().filter(is_needed) {
             if !self.is_written(variable) {
                 self.mistake_about(variable, LOGIN_MISSING);
                 is_complete = false;
@@ -142,8 +153,49 @@ impl Checker<'_> {
         if !is_complete {
             return None;
         }
-        let login = name?.zip(password?);
-        Some(login.map(|(name, password)| Login { name, password, plaintext }))
+        let password = if token.is_some() { Some(SecretString::default()) } else { password? };
+        let token = token.map(Shelf::new);
+        Some(name?.zip(password).map(|(name, password)| Login { name, password, token, plaintext }))
+    }
+
+    /// Where access tokens come from: a file, or an endpoint; not both.
+    fn token_source(&mut self) -> Option<Option<Source>> {
+        let path = self.maybe(&OUTGOING_OAUTH_TOKEN_PATH, path);
+        let endpoint =
+            self.maybe(&OUTGOING_OAUTH_ENDPOINT, |text| Location::parse(text).ok_or_else(Wrong::default));
+        let client_id = self.maybe(&OUTGOING_OAUTH_CLIENT_ID, plain_text);
+        let secret = |text: &str| Ok(SecretString::from(text));
+        let client_secret = self.maybe(&OUTGOING_OAUTH_CLIENT_SECRET, secret);
+        let refresh_token = self.maybe(&OUTGOING_OAUTH_REFRESH_TOKEN, secret);
+        let scope = self.maybe(&OUTGOING_OAUTH_SCOPE, plain_text);
+        let needed = [&OUTGOING_OAUTH_ENDPOINT, &OUTGOING_OAUTH_CLIENT_ID, &OUTGOING_OAUTH_REFRESH_TOKEN];
+        if !self.all_or_none(&needed) {
+            return None;
+        }
+        let (path, endpoint, client_id) = (path?, endpoint?, client_id?);
+        let (client_secret, refresh_token, scope) = (client_secret?, refresh_token?, scope?);
+        let refresh =
+            endpoint.zip(client_id).zip(refresh_token).map(|((endpoint, client_id), refresh_token)| {
+                Source::Refresh(Refresh { endpoint, client_id, client_secret, refresh_token, scope })
+            });
+        match (refresh, path) {
+            (Some(_), Some(_)) => {
+                self.mistake_about(
+                    &OUTGOING_OAUTH_TOKEN_PATH,
+                    "expected this or OUTGOING_OAUTH_ENDPOINT, not both",
+                );
+                None
+            }
+            (None, path) => {
+                for variable in [&OUTGOING_OAUTH_CLIENT_SECRET, &OUTGOING_OAUTH_SCOPE] {
+                    if self.is_written(variable) {
+                        self.warn(variable, "not used: OUTGOING_OAUTH_ENDPOINT is not set");
+                    }
+                }
+                Some(path.map(Source::File))
+            }
+            (refresh, None) => Some(refresh),
+        }
     }
 
     fn warn_of_unused_login(&mut self, why: &str) {

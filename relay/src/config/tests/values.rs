@@ -36,6 +36,13 @@ const LOGIN: &[(&str, &str)] = &[
 ];
 const OUT: &[(&str, &str)] =
     &[("OUTGOING_SMTP_LOGIN", "user"), ("OUTGOING_SMTP_PASSWORD", "pw"), ("OUTGOING_SMTP_AUTH", "required")];
+const OAUTH: &[(&str, &str)] = &[
+    ("OUTGOING_SMTP_LOGIN", "user"),
+    ("OUTGOING_SMTP_AUTH", "required"),
+    ("OUTGOING_OAUTH_ENDPOINT", "https://a.example/"),
+    ("OUTGOING_OAUTH_CLIENT_ID", "id"),
+    ("OUTGOING_OAUTH_REFRESH_TOKEN", "token"),
+];
 const PEM: &str = "-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----";
 const SSL: &[(&str, &str)] = &[("SSL_CERT_PEM", PEM), ("SSL_CERT_KEY", PEM)];
 const USERS: &[(&str, &str)] = &[("INCOMING_SMTP_USERS", "a:b")];
@@ -269,6 +276,22 @@ const ROWS: &[Row] = &[
         &["DIGEST-MD5", "NTLM", "PLAIN LOGIN"],
     ),
     row("DNS_TRUST_ANCHORS", &["/proc/self/status"], &["/nonexistent/keys", "keys"]),
+    row_with(
+        "OUTGOING_OAUTH_ENDPOINT",
+        OAUTH,
+        &["https://oauth2.googleapis.com/token", "https://[2001:db8::1]:8443/t?x=1"],
+        &["http://a.example/", "a.example/token", "https://"],
+    ),
+    row_with("OUTGOING_OAUTH_CLIENT_ID", OAUTH, &["id.apps.example"], &["a\u{7}b"]),
+    row_with("OUTGOING_OAUTH_CLIENT_SECRET", OAUTH, &["secret"], &[]),
+    row_with("OUTGOING_OAUTH_REFRESH_TOKEN", OAUTH, &["1//x"], &[]),
+    row_with("OUTGOING_OAUTH_SCOPE", OAUTH, &["https://mail.google.com/ offline"], &["a\u{7}b"]),
+    row_with(
+        "OUTGOING_OAUTH_TOKEN_PATH",
+        &[("OUTGOING_SMTP_LOGIN", "user"), ("OUTGOING_SMTP_AUTH", "required")],
+        &["/run/token"],
+        &["token"],
+    ),
     row(
         "DNS_SERVERS",
         &["192.0.2.53", "192.0.2.53:5353 [2001:db8::53]:53", "2001:db8::53", "/etc/resolv.conf"],

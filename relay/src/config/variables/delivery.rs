@@ -126,6 +126,55 @@ pub static OUTGOING_SMTP_MECHANISM: Variable = Variable::new(
 .else_said("the best offered")
 .needs(Feature::Auth, Without::Ineffective);
 
+/// `OUTGOING_OAUTH_ENDPOINT`.
+pub static OUTGOING_OAUTH_ENDPOINT: Variable = Variable::new("OUTGOING_OAUTH_ENDPOINT", Section::Upstream, Kind::HttpsUrl, "", "Where access tokens for the upstream are fetched, such as `https://oauth2.googleapis.com/token`: the login is then by XOAUTH2 or OAUTHBEARER, without OUTGOING_SMTP_PASSWORD. With it go OUTGOING_OAUTH_CLIENT_ID and OUTGOING_OAUTH_REFRESH_TOKEN. Its certificate is judged by UPSTREAM_CA.").needs(Feature::Auth, REFUSED);
+
+/// `OUTGOING_OAUTH_CLIENT_ID`.
+pub static OUTGOING_OAUTH_CLIENT_ID: Variable = Variable::new(
+    "OUTGOING_OAUTH_CLIENT_ID",
+    Section::Upstream,
+    Kind::Text,
+    "",
+    "The client that the refresh token was issued to.",
+)
+.needs(Feature::Auth, REFUSED);
+
+/// `OUTGOING_OAUTH_CLIENT_SECRET`.
+pub static OUTGOING_OAUTH_CLIENT_SECRET: Variable = Variable::new(
+    "OUTGOING_OAUTH_CLIENT_SECRET",
+    Section::Upstream,
+    Kind::Secret,
+    "",
+    "The client's secret, where it has one.",
+)
+.needs(Feature::Auth, REFUSED);
+
+/// `OUTGOING_OAUTH_REFRESH_TOKEN`.
+pub static OUTGOING_OAUTH_REFRESH_TOKEN: Variable = Variable::new(
+    "OUTGOING_OAUTH_REFRESH_TOKEN",
+    Section::Upstream,
+    Kind::Secret,
+    "",
+    "What is exchanged for access tokens; each is renewed before it ends.",
+)
+.needs(Feature::Auth, REFUSED);
+
+/// `OUTGOING_OAUTH_SCOPE`.
+pub static OUTGOING_OAUTH_SCOPE: Variable =
+    Variable::new("OUTGOING_OAUTH_SCOPE", Section::Upstream, Kind::Text, "", "The scope to ask for.")
+        .else_said("that of the refresh token")
+        .needs(Feature::Auth, REFUSED);
+
+/// `OUTGOING_OAUTH_TOKEN_PATH`.
+pub static OUTGOING_OAUTH_TOKEN_PATH: Variable = Variable::new(
+    "OUTGOING_OAUTH_TOKEN_PATH",
+    Section::Upstream,
+    Kind::Path,
+    "",
+    "A file with the access token, kept fresh by somebody else; read again when it changes.",
+)
+.needs(Feature::Auth, REFUSED);
+
 /// `DNS_SERVERS`.
 pub static DNS_SERVERS: Variable =
     Variable::new("DNS_SERVERS", Section::Upstream, Kind::NameServers, "", "Name servers to ask.")

@@ -6,7 +6,7 @@ use super::super::variable::{Section, Variable, Without};
 use super::OFF;
 
 /// `XDP`.
-pub static XDP: Variable = Variable::new("XDP", Section::Gate, Kind::Word(&["auto", "require", "off"]), "auto", "`auto`: attach where it can and say what it did; the daemon checks the same lists again in any case. `require`: refuse to start without.").needs(Feature::Gate, Without::RefusedUnless(&["auto", "off"]));
+pub static XDP: Variable = Variable::new("XDP", Section::Gate, Kind::Word(&["auto", "require", "off"]), "auto", "`auto`: attach where it can and say what it did; the daemon checks the same lists again in any case. `require`: refuse to start without. All of the gate needs a build that has it: `ringpost version` tells.").needs(Feature::Gate, Without::RefusedUnless(&["auto", "off"]));
 
 /// `XDP_INTERFACES`.
 pub static XDP_INTERFACES: Variable =

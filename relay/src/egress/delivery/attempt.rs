@@ -51,7 +51,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             let (again, heard): (Vec<_>, Vec<_>) =
                 heard.into_iter().partition(|(_, fate)| is_progress && fate.reply().code() == 452);
             left.extend(again.into_iter().map(|(place, _)| place));
-            self.apply(&mut letter, stream.upstream().unwrap_or_default(), heard.clone());
+            self.apply(&mut letter, stream.upstream().unwrap_or_default(), &heard);
             fates.extend(heard);
         }
         stream.reset();
@@ -142,7 +142,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
             if last == Last::Yes {
                 let start = self.io.now();
                 let (form, connection) = stream.at_hand().ok_or(reply::UPSTREAM_LOST)?;
-                let verdict = stream.end(form, connection, &mut flight, outgoing.has_8bit).await;
+                let verdict =
+                    self.in_doubt(stream.end(form, connection, &mut flight, outgoing.has_8bit)).await;
                 let now = self.io.now();
                 stream.pace().inspect(|pace| pace.note_verdict(now.since(start), now));
                 return verdict;
@@ -152,12 +153,12 @@ impl<I: Io, F: Files> Delivery<I, F> {
     }
 
     /// Takes down what was said: in the state, in the log, in the metrics.
-    pub(super) fn apply(&self, letter: &mut Letter, upstream: &str, fates: Vec<(usize, Fate)>) {
+    pub(super) fn apply(&self, letter: &mut Letter, upstream: &str, fates: &[(usize, Fate)]) {
         let now_ms = self.io.unix_ms();
-        fate::record(letter, upstream, now_ms, &fates);
+        fate::record(letter, upstream, now_ms, fates);
         let delay = Duration::from_millis(now_ms.saturating_sub(letter.entry.arrival_ms));
         let mut meter = self.meter.borrow_mut();
-        for (place, fate) in &fates {
+        for (place, fate) in fates {
             log_fate(letter, *place, upstream, fate, delay);
             meter.recipients[label_of(fate)] += 1;
         }
@@ -173,7 +174,9 @@ impl<I: Io, F: Files> Delivery<I, F> {
         let is_open = !letter.pending().is_empty();
         let returned = self.return_failed(&mut letter).await;
         if !is_open {
-            return if returned { self.settle(id, Outcome::Settled) } else { self.postpone(letter) };
+            // Where nobody was asked the destination has shown nothing.
+            let outcome = if outcome == Outcome::Unreachable { Outcome::Dropped } else { Outcome::Settled };
+            return if returned { self.settle(id, outcome) } else { self.postpone(letter) };
         }
         let after = self.schedule.borrow_mut().finished(id, outcome, self.now(), self.io.random());
         match after {
@@ -201,9 +204,9 @@ impl<I: Io, F: Files> Delivery<I, F> {
     /// Nobody who still waits will be delivered to.
     async fn give_up(self: &Rc<Self>, mut letter: Letter) {
         let last = letter.state.history.last().map(|attempt| attempt.upstream.clone()).unwrap_or_default();
-        let fates =
+        let fates: Vec<_> =
             letter.pending().into_iter().map(|place| (place, Fate::Refused(reply::EXPIRED))).collect();
-        self.apply(&mut letter, &last, fates);
+        self.apply(&mut letter, &last, &fates);
         if self.return_failed(&mut letter).await {
             self.settle(letter.id, Outcome::Dropped);
         } else {
