@@ -180,8 +180,8 @@ fn settings_of(
         ingress: Arc::new(config.ingress.clone()),
         egress: Arc::new(config.egress.clone()),
         tls,
-        spool: Arc::new(config.spool.clone()),
         gate: Arc::new(config.gate.clone()),
+        spool: Arc::new(config.spool.clone()),
     })
 }
 

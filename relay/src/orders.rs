@@ -44,10 +44,10 @@ pub struct Settings {
     pub egress: Arc<egress::Config>,
     /// TLS for both.
     pub tls: tls::Armour,
-    /// For the queue.
-    pub spool: Arc<spool::Config>,
     /// For the gate, which the control plane has: lists and bans change together with the rest.
     pub gate: Arc<gate::Config>,
+    /// For the queue.
+    pub spool: Arc<spool::Config>,
 }
 
 /// How a worker ended.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::egress::delivery::{Delivery, Inheritance};
-use crate::egress::operator::{Line, QueueOrder, Tally};
+use crate::egress::operator::{Line, Tally};
 use crate::egress::patient::Patient;
 use crate::egress::permit::PermitBook;
 use crate::egress::{Egress, Patience};
@@ -138,8 +138,8 @@ impl Worker {
         meter.borrow_mut().io_driver[label_of(rung)] = 1;
         let ids = Rc::new(RefCell::new(QueueIds::new(parts.started_ms, parts.id)));
         let Settings { ingress, egress, tls, spool, gate: _ } = parts.settings;
-        let rates = parts.shared.rates;
-        let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), Rc::clone(&ids), rates);
+        let ingress =
+            Ingress::new(io.clone(), ingress, Rc::clone(&meter), Rc::clone(&ids), parts.shared.rates);
         let resolver = Resolver::new(parts.look_ups);
         let egress = Rc::new(Egress::new(io.clone(), egress, parts.shared.permits, resolver));
         ingress.arm(tls.acceptor);
@@ -150,8 +150,8 @@ impl Worker {
             worker: parts.id,
             workers: parts.workers,
             shard,
-            ids,
             config: spool,
+            ids: Rc::clone(&ids),
             clock: clock::now,
         };
         let delivery = match parts.shard {
@@ -212,25 +212,20 @@ impl Worker {
                 Order::Reload(settings, answer) => {
                     let _ = answer.send(self.reload(settings));
                 }
-                Order::Queue(order) => self.obey(order),
+                Order::Queue(order) => match &self.delivery {
+                    Some(delivery) => delivery.obey(order),
+                    // Without a spool nothing is ever queued.
+                    None => drop(order.lines.try_send(Line::End(Tally::default()))),
+                },
                 Order::Flush(answer) => {
-                    let flushed = self.delivery.as_ref().map_or(0, |delivery| delivery.flush());
-                    let _ = answer.send(flushed);
+                    let messages = self.delivery.as_ref().map_or(0, |delivery| delivery.flush());
+                    let _ = answer.send(messages);
                 }
                 Order::Drain { within, done } => {
                     let _ = done.send(self.drain(within).await);
                     return;
                 }
             }
-        }
-    }
-
-    /// What an operator wants of the queue is done beside everything else.
-    fn obey(&self, order: QueueOrder) {
-        match &self.delivery {
-            Some(delivery) => delivery.obey(order),
-            // Nothing is ever queued in a streaming relay.
-            None => drop(order.lines.try_send(Line::End(Tally::default()))),
         }
     }
 

@@ -36,8 +36,8 @@ pub(super) fn settings() -> Settings {
         ingress: Arc::new(config.ingress),
         egress: Arc::new(config.egress),
         tls: tls::Armour::default(),
-        spool: Arc::new(config.spool),
         gate: Arc::new(config.gate),
+        spool: Arc::new(config.spool),
     }
 }
 

@@ -61,12 +61,11 @@ pub struct Delivery<I: Io, F: Files> {
     workers: u32,
     schedule: RefCell<Schedule>,
     fresh: RefCell<Fresh>,
+    ids: Rc<RefCell<QueueIds>>,
+    notices: RefCell<Budget>,
     /// Octets that messages under way keep in memory, to fall back on.
     pub kept: Rc<Cell<usize>>,
     under_way: Cell<usize>,
-    /// Ids for notices.
-    ids: Rc<RefCell<QueueIds>>,
-    budget: RefCell<Budget>,
     bell: Bell,
     is_closing: Cell<bool>,
     /// Tasks that use the spool and have not ended.
@@ -84,10 +83,10 @@ pub struct Inheritance {
     pub workers: u32,
     /// The messages that are in the spool.
     pub shard: Shard,
-    /// Where its ids come from.
-    pub ids: Rc<RefCell<QueueIds>>,
     /// How the queue is run.
     pub config: Arc<spool::Config>,
+    /// Where the ids of messages come from.
+    pub ids: Rc<RefCell<QueueIds>>,
     /// The monotonic clock, to measure writes by.
     pub clock: fn() -> Moment,
 }
@@ -125,7 +124,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
         inheritance: Inheritance,
         meter: Rc<RefCell<Meter>>,
     ) -> Rc<Self> {
-        let Inheritance { worker, workers, shard, ids, config, clock } = inheritance;
+        let Inheritance { worker, workers, shard, config, ids, clock } = inheritance;
         let io = egress.io.clone();
         let retry = Retry::new(config.retry.clone(), config.lifetime);
         let mut schedule = Schedule::new(retry, attempts_of(&egress, workers));
@@ -136,8 +135,6 @@ impl<I: Io, F: Files> Delivery<I, F> {
         let spool = Spool::open(files, worker, shard, clock);
         Rc::new(Self {
             waits: Waits::new(io.clone()),
-            budget: RefCell::new(Budget::new(io.now().since(Moment::default()))),
-            ids,
             io,
             egress,
             spool,
@@ -146,6 +143,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
             workers,
             schedule: RefCell::new(schedule),
             fresh: RefCell::default(),
+            ids,
+            notices: RefCell::new(Budget::new(Duration::from_micros(now.moment.0))),
             kept: Rc::default(),
             under_way: Cell::new(0),
             bell: Bell::default(),

@@ -100,7 +100,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             return true;
         };
         let uptime = Duration::from_micros(self.io.now().0);
-        if let Err(wait) = self.budget.borrow_mut().take(to, uptime) {
+        if let Err(wait) = self.notices.borrow_mut().take(to, uptime) {
             tracing::warn!(event = "notice_put_off", queue_id = %letter.id, to, wait = wait.as_secs());
             return false;
         }
