@@ -141,6 +141,14 @@ pub const UPSTREAM_LOGIN_WAIT_MAX: Duration = Duration::from_secs(900);
 pub const LOGIN_CHECKS_MAX: usize = 64;
 /// How often the certificate's files are looked at.
 pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
+/// Longest life of an MTA-STS policy (RFC 8461 §3.2: about a year).
+pub const STS_LIFE_MAX: Duration = Duration::from_secs(31_557_600);
+/// Names of exchangers in one MTA-STS policy.
+pub const STS_PATTERNS_MAX: usize = 128;
+/// MTA-STS policies that are kept.
+pub const STS_POLICIES_MAX: usize = 10_000;
+/// How long a web server is spared whose policy could not be had (RFC 8461 §3.3).
+pub const STS_RETRY: Duration = Duration::from_secs(300);
 /// Octets of an access token; in base64 it fits an AUTH line.
 pub const TOKEN_OCTETS_MAX: usize = 8192;
 /// How long a token is good whose endpoint does not say.

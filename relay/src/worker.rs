@@ -142,7 +142,7 @@ impl Worker {
             Ingress::new(io.clone(), ingress, Rc::clone(&meter), Rc::clone(&ids), parts.shared.rates);
         let resolver = Resolver::new(parts.look_ups);
         let egress = Rc::new(Egress::new(io.clone(), egress, parts.shared.permits, resolver));
-        ingress.arm(tls.acceptor);
+        ingress.arm(&tls);
         ingress.check_logins_by(parts.shared.logins);
         ingress.report_offences_to(parts.shared.offences);
         egress.arm(tls.demand);
@@ -237,7 +237,7 @@ impl Worker {
             );
         }
         self.ingress.configure(ingress);
-        self.ingress.arm(tls.acceptor);
+        self.ingress.arm(&tls);
         self.egress.configure(egress);
         self.egress.arm(tls.demand);
         if let Some(delivery) = &self.delivery {

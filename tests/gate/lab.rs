@@ -309,6 +309,16 @@ pub(crate) fn keep_only(capabilities: &[u32]) {
     assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
 }
 
+/// Leaves what this thread starts with the capabilities of these numbers and no others, even as root.
+pub(crate) fn bound_to(capabilities: &[u32]) {
+    let last: u32 = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap();
+    for capability in (0..=last).filter(|capability| !capabilities.contains(capability)) {
+        // SAFETY: numbers in, a number out.
+        let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
+}
+
 fn thread_id() -> String {
     // SAFETY: it takes nothing and cannot fail.
     unsafe { libc::gettid() }.to_string()

@@ -6,7 +6,7 @@ use ringpost_tests::daemon::Builder;
 use ringpost_tests::upstream::Upstream;
 use rustix::process::Signal;
 
-use crate::lab::{FRIEND, INTERFACE, STRANGER, eventually, ip};
+use crate::lab::{FRIEND, INTERFACE, STRANGER, bound_to, eventually, ip};
 use crate::site::{Site, builder, embedded};
 use crate::{lab, object, site};
 
@@ -64,6 +64,41 @@ fn without_capabilities_auto_serves_and_require_ends_with_77() {
     let status = site.verb(&["gate", "status"]);
     assert!(status.starts_with("not attached\n") && status.contains("CAP_NET_ADMIN"), "{status}");
     assert!(site.verb(&["status"]).contains("gate       none: no permission"));
+}
+
+#[test]
+fn the_daemon_needs_three_capabilities_and_names_the_one_that_is_missing() {
+    const NET_BIND_SERVICE: u32 = 10;
+    const NEEDED: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+    let _object = object!();
+    if let Err(reason) = embedded() {
+        ringpost_tests::skip!("{reason}");
+    }
+    let lab = lab!();
+    let upstream = Upstream::plain();
+    // A thread for each: what is taken from its bounding set is gone for good.
+    let start_with = |left_out: Option<u32>| {
+        let needed = NEEDED.iter().map(|(number, _)| *number);
+        let held: Vec<u32> =
+            needed.filter(|number| Some(*number) != left_out).chain([NET_BIND_SERVICE]).collect();
+        std::thread::scope(|scope| {
+            let starting = scope.spawn(|| {
+                bound_to(&held);
+                builder(&upstream).try_start()
+            });
+            starting.join().unwrap()
+        })
+    };
+    for (number, name) in NEEDED {
+        let ended = start_with(Some(number)).unwrap_err();
+        assert_eq!(ended.code, Some(77), "{ended:#?}");
+        assert!(ended.stderr.contains(&format!("load the gate: {name} missing")), "{ended:#?}");
+    }
+    let daemon = start_with(None).unwrap();
+    let site = Site { lab, upstream, daemon };
+    site.is_kept_out(STRANGER, 25, "dropped_network");
+    site.relays(FRIEND);
+    site.verb(&["reload"]);
 }
 
 #[test]

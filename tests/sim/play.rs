@@ -99,6 +99,7 @@ impl Scene {
             upstream_rate: None,
             eightbit: dice.pick(&[egress::EightBit::Bounce, egress::EightBit::Pass]),
             dns_servers: Vec::new(),
+            mta_sts: false,
             dns_trust_anchors: None,
             dkim: None,
         };

@@ -12,6 +12,7 @@ use super::connection::{Broken, Connection};
 use super::outcome::{self, Stage};
 use super::pace::Pace;
 use super::pool::{Lease, Pool};
+use super::protection::Protection;
 use super::{Claimed, Egress, EightBit};
 use crate::envelope::Envelope;
 use crate::ingress::sink::{Answer, Next};
@@ -72,13 +73,13 @@ impl<I: Io> Agreement<I> {
 
     /// The parked connection, or another one for the same agreement: a connection on which the upstream has spoken
     /// unasked, or closed, carries it no more (I6).
-    async fn hand(&mut self, recipient: Rcpt) -> Result<Hand<I>, Reply> {
+    async fn hand(&mut self, recipient: Rcpt, protection: Protection) -> Result<Hand<I>, Reply> {
         match self.unpark() {
             Some(connection) if connection.has_spoken() => self.discard(connection),
             Some(connection) => return Ok(Hand { connection, is_reused: false, is_agreed: true }),
             None => {}
         }
-        let Claimed { pool, connection, is_reused } = self.egress.claim(&recipient).await?;
+        let Claimed { pool, connection, is_reused } = self.egress.claim(&recipient, protection).await?;
         self.upstream.clear();
         outcome::name_upstream(&mut self.upstream, &connection.host, connection.address);
         self.tls = Arc::clone(&connection.tls);
@@ -135,7 +136,8 @@ impl<I: Io> Agreement<I> {
         next: Next,
     ) -> Result<(Box<Connection<I::Stream>>, Verdicts), Reply> {
         loop {
-            let mut hand = self.hand(self.taken.first().unwrap_or(&rcpts[0]).clone()).await?;
+            let protection = Protection::of(envelope.mail.params.requiretls);
+            let mut hand = self.hand(self.taken.first().unwrap_or(&rcpts[0]).clone(), protection).await?;
             if let Err(refusal) = self.foresee(envelope, &hand.connection) {
                 self.leave(hand);
                 return Err(refusal);
@@ -310,7 +312,7 @@ impl<I: Io> Agreement<I> {
     pub(super) async fn agreed(&mut self, envelope: &Envelope) -> Result<Box<Connection<I::Stream>>, Reply> {
         let Some(first) = self.taken.first().cloned() else { return Err(reply::NO_RECIPIENTS) };
         loop {
-            let mut hand = self.hand(first.clone()).await?;
+            let mut hand = self.hand(first.clone(), Protection::of(envelope.mail.params.requiretls)).await?;
             if hand.is_agreed {
                 return Ok(hand.connection);
             }

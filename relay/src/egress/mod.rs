@@ -17,6 +17,7 @@ pub mod patience;
 pub mod patient;
 pub mod permit;
 pub mod pool;
+pub mod protection;
 pub mod route;
 pub mod sasl;
 pub mod stream;
@@ -34,6 +35,7 @@ use self::connection::{Broken, Connection};
 use self::outcome::Stage;
 use self::permit::PermitBook;
 use self::pool::{Claim, Place, Pool};
+use self::protection::Protection;
 use self::route::{Destination, Routes};
 pub use config::{Config, EightBit, NextHop, Patience, UpstreamAddress, UpstreamHost};
 
@@ -46,7 +48,7 @@ use crate::smtp::client::UpstreamReply;
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
 use crate::spool::schedule::Bucket;
-use crate::tls::client::{Connector, Dane, Demand};
+use crate::tls::client::{Connector, Demand};
 use crate::units::Moment;
 
 /// How often an ending worker looks whether its upstreams have answered.
@@ -257,12 +259,13 @@ impl<I: Io> Egress<I> {
         self.routes.borrow().is_fixed()
     }
 
-    /// A connection for a transaction: to the first upstream, in order of preference, that gives one.
+    /// A connection for a transaction: to the first upstream, in order of preference, that gives one as well protected
+    /// as the message asks.
     ///
     /// # Errors
     /// The reply for the client where none does.
-    pub async fn claim(&self, recipient: &Rcpt) -> Result<Claimed<I::Stream>, Reply> {
-        let pools = self.routes.borrow_mut().pools(recipient, &self.permits);
+    pub async fn claim(&self, recipient: &Rcpt, protection: Protection) -> Result<Claimed<I::Stream>, Reply> {
+        let pools = self.routes.borrow_mut().protected(recipient, protection, &self.permits);
         let mut refusal = reply::UPSTREAM_UNREACHABLE;
         for destination in pools {
             match self.claim_at(&destination).await {
@@ -309,16 +312,16 @@ impl<I: Io> Egress<I> {
         };
         let config = self.config();
         let generation = self.generation.get();
-        let next_hop = destination.address.host.name();
+        let mut is_lacking = false;
         for address in addresses {
             let (demand, connector) = {
                 let armour = self.armour.borrow();
                 (Arc::clone(&armour.demand), Rc::clone(&armour.connector))
             };
-            let tlsa = self.tlsa(&demand, destination, &address.0).await;
             let manner = Manner {
                 host_name: &config.relay_host_name,
-                wanted: demand.of(&address.0, &next_hop, tlsa.as_ref()),
+                wanted: self.wanted(&demand, destination, &address.0).await,
+                protection: destination.protection,
                 connector: &connector,
                 login: config.login.as_ref(),
                 mechanism: config.mechanism,
@@ -338,6 +341,7 @@ impl<I: Io> Egress<I> {
                 Err((unusable, back)) => {
                     self.log_unusable(pool, &address, &unusable);
                     place = back;
+                    is_lacking |= destination.protection.is_lacking(&unusable);
                     // The account is the same at every address: one refusal is enough.
                     if matches!(&unusable, Unusable::LoginRefused(reply) if reply.is_permanent()) {
                         if let Some(shelf) = config.login.as_ref().and_then(|login| login.token.as_ref()) {
@@ -351,25 +355,13 @@ impl<I: Io> Egress<I> {
             }
         }
         drop(place);
+        if is_lacking {
+            // It is there, but not for such a message (RFC 8689 §4.2.1).
+            pool.succeeded(self.io.now());
+            return Err(reply::REQUIRETLS_NOT_SUPPORTED);
+        }
         pool.failed(self.io.now());
         Ok(None)
-    }
-
-    /// What DNS says of a host at the two DANE levels; a host without a name has no records.
-    async fn tlsa(
-        &self,
-        demand: &Demand,
-        destination: &Destination<I::Stream>,
-        host: &Arc<str>,
-    ) -> Option<Dane> {
-        if !demand.asks_for_tlsa() || matches!(destination.address.host, UpstreamHost::Address(_)) {
-            return None;
-        }
-        let route = match &destination.address.host {
-            UpstreamHost::Mx(domain) if demand.asks_for_signed_route() => Some(domain),
-            _ => None,
-        };
-        Some(self.resolver.dane(host, destination.address.port, route).await)
     }
 
     /// The reply for the client; our own misconfiguration is logged loudly.

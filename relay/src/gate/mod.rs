@@ -129,6 +129,11 @@ impl Gate {
         if let Some(state) = self.state() {
             state.log_all_attached();
         }
+        if let Some(GateError::NoInterface) = self.absent {
+            // A relay on loopback: nothing is wrong.
+            tracing::info!(event = "gate_note", note = %GateError::NoInterface);
+            return;
+        }
         for note in self.notes() {
             tracing::warn!(event = "gate_note", note = note.as_str());
         }
@@ -352,6 +357,11 @@ fn attach(
     let object = object.ok_or(GateError::NotBuilt)?;
     if lists.listeners().any(|(address, _)| address.port() == SSH) {
         return Err(GateError::Ssh);
+    }
+    let is_loopback = |(address, _): (SocketAddr, _)| address.ip().is_loopback();
+    if config.interfaces.is_empty() && lists.listeners().all(is_loopback) {
+        // Nor will one ever: the program is not even loaded.
+        return Err(GateError::NoInterface);
     }
     permit()?;
     // Heard from before the first look, so that no change falls between the two.
