@@ -197,6 +197,8 @@ pub const CONTROL_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CONTROL_LINES_WAITING_MAX: usize = 256;
 /// Longest wait for the next line of an answer about the queue, and for its reader to take it.
 pub const CONTROL_LINE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Octets of a line that `sendmail -bs` passes on in one piece.
+pub const SENDMAIL_LINE_OCTETS_MAX: usize = 64 * 1024;
 /// Octets of a message that `sendmail` takes from its standard input.
 pub const SENDMAIL_OCTETS_MAX: usize = 512 * 1024 * 1024;
 /// Verbs that wait for the stop at once.

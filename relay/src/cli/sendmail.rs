@@ -68,9 +68,9 @@ fn flush(common: Common) -> ExitCode {
 /// `sendmail -bs`: a session with the relay on standard input and output.
 fn session(sources: &Sources) -> ExitCode {
     match relay_address(sources) {
-        Ok(address) => match submission::pump(address) {
+        Ok(address) => match submission::pump(address, io::stdin().lock(), io::stdout().lock()) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(EX_TEMPFAIL, &format!("{address}: {error}")),
+            Err(failure) => fail(failure.exit_code(), &failure.to_string()),
         },
         Err(why) => fail(EX_CONFIG, &why),
     }

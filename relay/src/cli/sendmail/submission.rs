@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::options::Dsn;
 use super::{EX_DATAERR, EX_TEMPFAIL};
 use crate::cli::EX_UNAVAILABLE;
-use crate::limits::{REPLY_LINE_OCTETS_MAX, REPLY_LINES_MAX, UPSTREAM_VERDICT_TIMEOUT};
+use crate::limits::{
+    REPLY_LINE_OCTETS_MAX, REPLY_LINES_MAX, SENDMAIL_LINE_OCTETS_MAX, UPSTREAM_VERDICT_TIMEOUT,
+};
 
 /// From whom, to whom.
 #[derive(Debug)]
@@ -207,29 +209,60 @@ impl Dialog {
     }
 }
 
-/// Carries a session between standard input and output and the relay, until the relay ends it.
-pub(super) fn pump(address: SocketAddr) -> io::Result<()> {
-    let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
-    let mut to_relay = stream.try_clone()?;
-    // The thread ends with the process: standard input may never end.
-    std::thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut to_relay);
-        let _ = to_relay.shutdown(Shutdown::Write);
-    });
-    let mut from_relay = stream;
-    let mut out = io::stdout().lock();
-    let mut buffer = [0; 4096];
-    loop {
-        match io::Read::read(&mut from_relay, &mut buffer)? {
-            0 => return Ok(()),
-            count => {
-                out.write_all(&buffer[..count])?;
-                out.flush()?;
-            }
+/// Carries a session between standard input and output and the relay, until either ends it.
+///
+/// In lock step, a line and its reply, because input that comes from a file comes all at once: to the relay that would be
+/// a client that talks before it has listened (RFC 2920 §3.1). Content goes through as it is.
+pub(super) fn pump(address: SocketAddr, mut input: impl BufRead, mut out: impl Write) -> Result<(), Failure> {
+    let mut dialog = Dialog::open(address)?;
+    let local = |error| Failure::Io(address, error);
+    let mut pass_on = |dialog: &mut Dialog| {
+        let reply = dialog.reply().map_err(local)?;
+        reply.print(&mut out).map_err(local)?;
+        Ok(reply.code)
+    };
+    let mut code = pass_on(&mut dialog)?;
+    let mut line = Vec::new();
+    let mut is_content = false;
+    let mut begins = true;
+    while code != CLOSING && code != CLOSED {
+        line.clear();
+        let mut limited = io::Read::take(&mut input, SENDMAIL_LINE_OCTETS_MAX as u64);
+        if limited.read_until(b'\n', &mut line).map_err(local)? == 0 {
+            break;
         }
+        let text = line.trim_ascii_end();
+        let is_end = is_content && begins && text == b".";
+        let wants_content = !is_content && text.eq_ignore_ascii_case(b"DATA");
+        let is_whole = line.ends_with(b"\n");
+        if is_whole && !line.ends_with(b"\r\n") {
+            line.truncate(line.len() - 1);
+            line.extend_from_slice(b"\r\n");
+        }
+        dialog.write(&line)?;
+        begins = is_whole;
+        if !is_whole || (is_content && !is_end) {
+            continue;
+        }
+        code = pass_on(&mut dialog)?;
+        is_content = wants_content && code == GO_AHEAD;
+    }
+    Ok(())
+}
+
+impl Reply {
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        for (number, line) in self.lines.iter().enumerate() {
+            let separator = if number + 1 < self.lines.len() { '-' } else { ' ' };
+            write!(out, "{}{separator}{line}\r\n", self.code)?;
+        }
+        out.flush()
     }
 }
 
+const GO_AHEAD: u16 = 354;
+const CLOSING: u16 = 221;
+const CLOSED: u16 = 421;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const EX_NOUSER: u8 = 67;
 
