@@ -4,6 +4,8 @@
 //! the workers serve (a second instance must not take a single connection), and the `ready` line comes when every worker
 //! answers. It must not do work of its own once the control plane runs.
 
+mod recovery;
+
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -24,6 +26,7 @@ use crate::log::Log;
 use crate::meter::Listener;
 use crate::orders::{self, Order, Settings};
 use crate::resolve::{self, Service};
+use crate::spool::Shard;
 use crate::tls;
 use crate::tls::server::{Tickets, Watch};
 use crate::units::WorkerId;
@@ -44,6 +47,8 @@ pub enum Fault {
     TrustAnchors(String),
     /// No thread for the logins.
     Threads(io::Error),
+    /// The spool cannot be used.
+    Spool(recovery::Fault),
     /// The certificate or the authorities cannot be used.
     Tls(tls::Unready),
     /// `XDP=require`, and the gate does not stand.
@@ -59,7 +64,7 @@ impl Fault {
             Self::Log(error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Control(fault) => fault.exit_code(),
             Self::Gate(error) => error.exit_code(),
-            Self::Log(_) => 73,
+            Self::Log(_) | Self::Spool(_) => 73,
             Self::Tls(_) | Self::TrustAnchors(_) => 78,
             Self::Listen(..) | Self::Worker(..) | Self::Threads(_) => 71,
         }
@@ -80,6 +85,7 @@ impl fmt::Display for Fault {
             Self::Log(error) => write!(f, "LOG_TARGET: {error}"),
             Self::TrustAnchors(why) => write!(f, "DNS_TRUST_ANCHORS: {why}"),
             Self::Threads(error) => write!(f, "no thread for the logins: {error}"),
+            Self::Spool(fault) => fault.fmt(f),
             Self::Tls(unready) => unready.fmt(f),
             Self::Gate(error) => write!(f, "XDP=require: {error}"),
         }
@@ -142,7 +148,12 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
         gate,
     })
     .map_err(Fault::Control)?;
-    let workers = start_workers(sockets, receivers, &settings, &look_ups, (best, shared))?;
+    let workers_count = u16::try_from(config.workers).unwrap_or(u16::MAX);
+    let recovered =
+        recovery::take_over(&config.spool, &config.egress, workers_count).map_err(Fault::Spool)?;
+    let seats = sockets.into_iter().zip(receivers).zip(recovered.shards);
+    let seats = seats.map(|((sockets, orders), shard)| Seat { sockets, orders, shard }).collect();
+    let workers = start_workers(seats, &settings, &look_ups, (best, shared))?;
     let ending = plane.run().map_err(Fault::Control)?;
     // After a drain the workers end by themselves; a second signal does not wait for them.
     if ending.drain.is_some() {
@@ -151,6 +162,7 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     // What the target does not take by then is lost with the process.
     let _ = log.flush(LOG_FLUSH_TIMEOUT);
     drop(ending);
+    drop(recovered.lock);
     Ok(())
 }
 
@@ -169,6 +181,7 @@ fn settings_of(
         ingress: Arc::new(config.ingress.clone()),
         egress: Arc::new(config.egress.clone()),
         tls,
+        spool: Arc::new(config.spool.clone()),
         gate: Arc::new(config.gate.clone()),
     })
 }
@@ -264,9 +277,15 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// What one worker is given of its own.
+struct Seat {
+    sockets: Sockets,
+    orders: flume::Receiver<Order>,
+    shard: Option<Shard>,
+}
+
 fn start_workers(
-    sockets: Vec<Sockets>,
-    receivers: Vec<flume::Receiver<Order>>,
+    seats: Vec<Seat>,
     settings: &Settings,
     look_ups: &flume::Sender<resolve::Request>,
     (best, shared): (Rung, Shared),
@@ -275,7 +294,8 @@ fn start_workers(
     let started_ms = clock::unix_ms();
     let cpus = crate::io::cpus();
     let mut threads = Vec::new();
-    for (number, (listeners, orders)) in (0u16..).zip(sockets.into_iter().zip(receivers)) {
+    let workers = u32::try_from(seats.len()).unwrap_or(u32::MAX);
+    for (number, Seat { sockets: listeners, orders, shard }) in (0u16..).zip(seats) {
         let id = WorkerId(number);
         let parts = Parts {
             id,
@@ -286,6 +306,8 @@ fn start_workers(
             orders,
             shared: shared.clone(),
             look_ups: look_ups.clone(),
+            shard,
+            workers,
             started_ms,
         };
         let (ready, is_ready) = flume::bounded(1);

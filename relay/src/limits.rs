@@ -77,6 +77,25 @@ pub const UPSTREAM_HOLD_MAX: Duration = Duration::from_secs(5);
 pub const UPSTREAM_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Idle time after which `RSET` opens the next flight on a pooled connection.
 pub const UPSTREAM_RSET_AFTER: Duration = Duration::from_secs(5);
+/// How often the ends of clients' patience are looked at: `DELIVERY_PATIENCE` ends at most this much late.
+pub const PATIENCE_TICK: Duration = Duration::from_millis(5);
+/// How long an upstream may take nothing of a message that is streamed to it before the spool takes the message over, where
+/// `DELIVERY_PATIENCE` is shorter.
+pub const UPSTREAM_STALL_MIN: Duration = Duration::from_secs(1);
+/// Octets of messages under way that one worker keeps in memory, to fall back on; what is beyond goes to the disk.
+pub const KEPT_OCTETS_MAX: usize = 32 * 1024 * 1024;
+/// Octets of spooled messages that one worker keeps in memory for their first attempt.
+pub const FRESH_OCTETS_MAX: usize = 16 * 1024 * 1024;
+/// Attempts from the queue that one worker has under way.
+pub const ATTEMPTS_MAX: usize = 256;
+/// Queued messages that one look at the queue may return as expired.
+pub const EXPIRY_LOOK_MESSAGES: usize = 10_000;
+/// How often a spool that does not take mail is tried.
+pub const SPOOL_REVIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Rows of the queue that go to a verb at once.
+pub const QUEUE_ROWS_MAX: usize = 64;
+/// Octets of a message's header section that `queue show` tells.
+pub const QUEUE_HEADER_OCTETS_MAX: usize = 16 * 1024;
 /// Addresses of one upstream name that are kept.
 pub const UPSTREAM_ADDRESSES_MAX: usize = 100;
 /// How long a client may take to accept our replies.
@@ -122,6 +141,14 @@ pub const UPSTREAM_LOGIN_WAIT_MAX: Duration = Duration::from_secs(900);
 pub const LOGIN_CHECKS_MAX: usize = 64;
 /// How often the certificate's files are looked at.
 pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
+/// Longest life of an MTA-STS policy (RFC 8461 §3.2: about a year).
+pub const STS_LIFE_MAX: Duration = Duration::from_secs(31_557_600);
+/// Names of exchangers in one MTA-STS policy.
+pub const STS_PATTERNS_MAX: usize = 128;
+/// MTA-STS policies that are kept.
+pub const STS_POLICIES_MAX: usize = 10_000;
+/// How long a web server is spared whose policy could not be had (RFC 8461 §3.3).
+pub const STS_RETRY: Duration = Duration::from_secs(300);
 /// Octets of an access token; in base64 it fits an AUTH line.
 pub const TOKEN_OCTETS_MAX: usize = 8192;
 /// How long a token is good whose endpoint does not say.
@@ -256,6 +283,9 @@ const _: () =
 // The upstream is claimed before the held-back header section may be refused for its size.
 const _: () = assert!(UPSTREAM_CLAIM_OCTETS < HEADER_SECTION_OCTETS_MAX);
 const _: () = assert!(PATH_OCTETS_MAX + 2 * DSN_PARAMETER_OCTETS_MAX < COMMAND_LINE_OCTETS_MAX);
+// Mail that is under way may pin a good deal more than one message of the default greatest size.
+const _: () = assert!(KEPT_OCTETS_MAX > BODY_BUFFER_OCTETS_MAX * 8);
+const _: () = assert!(PATIENCE_TICK.as_millis() * 10 <= TICK.as_millis());
 // A slow client is put off long before a client that waits for a connection gives up.
 const _: () = assert!(UPSTREAM_HOLD_MAX.as_secs() < UPSTREAM_WAIT_MAX.as_secs());
 // A worker that answers late is known as stuck before the next look at it.

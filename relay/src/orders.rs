@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::meter::Meter;
-use crate::{egress, gate, ingress, limits, tls};
+use crate::{egress, gate, ingress, limits, spool, tls};
 
 /// One thing asked of a worker.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub struct Settings {
     pub egress: Arc<egress::Config>,
     /// TLS for both.
     pub tls: tls::Armour,
+    /// For the queue.
+    pub spool: Arc<spool::Config>,
     /// For the gate, which the control plane has: lists and bans change together with the rest.
     pub gate: Arc<gate::Config>,
 }

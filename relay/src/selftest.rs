@@ -20,6 +20,7 @@ use crate::egress::connect::{self, Manner, Unusable};
 use crate::egress::connection::Connection;
 use crate::egress::permit::PermitBook;
 use crate::egress::pool::{Claim, Place, Pool};
+use crate::egress::protection::Protection;
 use crate::egress::route;
 use crate::egress::token;
 use crate::io::Io;
@@ -213,6 +214,7 @@ impl Test<'_> {
             host_name: &egress.relay_host_name,
             wanted,
             connector: &self.connector,
+            protection: Protection::Configured,
             login: egress.login.as_ref().filter(|_| with_login),
             mechanism: egress.mechanism,
             handshakes: &handshakes,

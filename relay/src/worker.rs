@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::egress::Egress;
+use crate::egress::delivery::{Delivery, Inheritance};
+use crate::egress::patient::Patient;
 use crate::egress::permit::PermitBook;
-use crate::egress::stream::UpstreamStream;
+use crate::egress::{Egress, Patience};
 use crate::envelope::Peer;
 use crate::gate::banned::Banned;
 use crate::ingress::Ingress;
@@ -24,6 +25,8 @@ use crate::ingress::login::Checker;
 use crate::ingress::proxy;
 use crate::ingress::session::Session;
 use crate::io::buffer::{Buffer, Size};
+use crate::io::clock;
+use crate::io::files::ring::RingFiles;
 use crate::io::ladder::{self, Rung};
 use crate::io::ring::{RingIo, RingStream, stop_accepting};
 use crate::io::{Io, Stream};
@@ -33,6 +36,7 @@ use crate::orders::{Drained, Order, Settings};
 use crate::policy::rate::ClientRates;
 use crate::resolve::{self, Resolver};
 use crate::smtp::reply::{self, ReplyBuf};
+use crate::spool::Shard;
 use crate::units::{Moment, QueueIds, SessionId, WorkerId};
 
 /// What a worker is made of.
@@ -53,6 +57,10 @@ pub struct Parts {
     pub shared: Shared,
     /// Its way to the control plane's name look-ups.
     pub look_ups: flume::Sender<resolve::Request>,
+    /// Its part of the spool; `None`: there is no spool.
+    pub shard: Option<Shard>,
+    /// How many workers there are.
+    pub workers: u32,
     /// When the process started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
 }
@@ -113,6 +121,7 @@ struct Worker {
     io: RingIo,
     ingress: Rc<Ingress<RingIo>>,
     egress: Rc<Egress<RingIo>>,
+    delivery: Option<Rc<Delivery<RingIo, RingFiles>>>,
     meter: Rc<RefCell<Meter>>,
     admission: Arc<Admission>,
     banned: Arc<Banned>,
@@ -126,19 +135,35 @@ impl Worker {
         let io = RingIo::new(parts.started_ms ^ u64::from(parts.id.0) << 48);
         let meter = Rc::new(RefCell::new(Meter::default()));
         meter.borrow_mut().io_driver[label_of(rung)] = 1;
-        let ids = QueueIds::new(parts.started_ms, parts.id);
-        let Settings { ingress, egress, tls, gate: _ } = parts.settings;
+        let ids = Rc::new(RefCell::new(QueueIds::new(parts.started_ms, parts.id)));
+        let Settings { ingress, egress, tls, spool, gate: _ } = parts.settings;
         let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), ids, parts.shared.rates);
-        let egress = Egress::new(io.clone(), egress, parts.shared.permits, Resolver::new(parts.look_ups));
-        ingress.arm(tls.acceptor);
+        let resolver = Resolver::new(parts.look_ups);
+        let egress = Rc::new(Egress::new(io.clone(), egress, parts.shared.permits, resolver));
+        ingress.arm(&tls);
         ingress.check_logins_by(parts.shared.logins);
         ingress.report_offences_to(parts.shared.offences);
         egress.arm(tls.demand);
+        let inherit = |shard| Inheritance {
+            worker: parts.id,
+            workers: parts.workers,
+            shard,
+            config: spool,
+            clock: clock::now,
+        };
+        let delivery = match parts.shard {
+            Some(shard) => {
+                let files = if rung == Rung::Epoll { RingFiles::on_threads() } else { RingFiles::on_ring() };
+                Some(Delivery::new(Rc::clone(&egress), files?, inherit(shard), Rc::clone(&meter)))
+            }
+            None => None,
+        };
         let worker = Rc::new(Self {
             id: parts.id,
             io,
             ingress: Rc::new(ingress),
-            egress: Rc::new(egress),
+            egress,
+            delivery,
             meter,
             admission: parts.shared.admission,
             banned: parts.shared.banned,
@@ -166,6 +191,9 @@ impl Worker {
 
     /// Answers orders and looks after deadlines, until it is drained.
     async fn work(self: Rc<Self>, orders: flume::Receiver<Order>) {
+        if let Some(delivery) = &self.delivery {
+            delivery.start();
+        }
         let ticking = Rc::clone(&self);
         self.io.spawn(async move {
             loop {
@@ -178,12 +206,8 @@ impl Worker {
                 Order::Snapshot(answer) => {
                     let _ = answer.send(Box::new(self.snapshot()));
                 }
-                Order::Reload(Settings { ingress, egress, tls, gate: _ }, answer) => {
-                    self.ingress.configure(ingress);
-                    self.ingress.arm(tls.acceptor);
-                    self.egress.configure(egress);
-                    self.egress.arm(tls.demand);
-                    let _ = answer.send(Ok(()));
+                Order::Reload(settings, answer) => {
+                    let _ = answer.send(self.reload(settings));
                 }
                 Order::Drain { within, done } => {
                     let _ = done.send(self.drain(within).await);
@@ -193,9 +217,29 @@ impl Worker {
         }
     }
 
+    fn reload(&self, settings: Settings) -> Result<(), String> {
+        let Settings { ingress, egress, tls, spool, gate: _ } = settings;
+        if self.delivery.is_none() && egress.delivery_patience != Patience::Forever {
+            return Err(
+                "DELIVERY_PATIENCE: there is no spool yet; it is taken over at the next start".to_owned()
+            );
+        }
+        self.ingress.configure(ingress);
+        self.ingress.arm(&tls);
+        self.egress.configure(egress);
+        self.egress.arm(tls.demand);
+        if let Some(delivery) = &self.delivery {
+            delivery.configure(spool);
+        }
+        Ok(())
+    }
+
     fn tick(&self) {
         self.io.expire();
         self.egress.tick();
+        if let Some(delivery) = &self.delivery {
+            delivery.tick();
+        }
         if self.ingress.is_draining() {
             self.io.interrupt();
         }
@@ -204,7 +248,11 @@ impl Worker {
     fn snapshot(&self) -> Meter {
         let mut meter = self.meter.borrow().clone();
         self.egress.read_into(&mut meter.upstreams);
+        meter.outcomes_unknown = self.egress.outcomes_unknown();
         self.egress.read_handshakes_into(&mut meter.tls_handshakes[TlsSide::Outbound]);
+        if let Some(delivery) = &self.delivery {
+            delivery.read_into(&mut meter);
+        }
         meter
     }
 
@@ -216,6 +264,9 @@ impl Worker {
         self.io.interrupt();
         while self.sessions_open.get() > 0 && self.io.now() < by {
             self.io.sleep(DRAIN_LOOK).await;
+        }
+        if let Some(delivery) = &self.delivery {
+            delivery.close(by).await;
         }
         self.egress.part(self.io.now().after(UPSTREAM_QUIT_TIMEOUT)).await;
         Drained { sessions_cut: self.sessions_open.get() }
@@ -277,7 +328,7 @@ impl Worker {
         }
         self.sessions.set(self.sessions.get() + 1);
         let id = SessionId { worker: self.id, number: self.sessions.get() };
-        let sink = UpstreamStream::new(Rc::clone(&self.egress));
+        let sink = Patient::new(Rc::clone(&self.egress), self.delivery.clone());
         let mut session = Session::new(Rc::clone(&self.ingress), stream, sink, peer, id, input);
         session.serve().await
     }

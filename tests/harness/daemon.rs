@@ -212,6 +212,36 @@ impl Daemon {
         self.process.signal(signal);
     }
 
+    /// Kills it, to be started again in the same place.
+    #[track_caller]
+    pub fn kill(self) -> Builder {
+        self.signal(Signal::KILL);
+        self.process.finish();
+        Builder { variables: self.variables, dir: self.dir }
+    }
+
+    /// Ends it as an init would, to be started again in the same place.
+    ///
+    /// # Panics
+    /// When it does not end with 0 in time.
+    #[track_caller]
+    pub fn pause(self) -> Builder {
+        self.signal(Signal::TERM);
+        let finished = self.process.finish();
+        assert_eq!(finished.code, Some(0), "a clean stop: {finished:#?}");
+        Builder { variables: self.variables, dir: self.dir }
+    }
+
+    /// Waits until a sample of `/metrics` has this value.
+    #[track_caller]
+    pub fn reaches(&self, sample: &str, value: f64) {
+        let start = std::time::Instant::now();
+        while self.metric(sample) != Some(value) {
+            assert!(start.elapsed() < PATIENCE, "{sample} is {:?}, not {value}", self.metric(sample));
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits until it has ended.
     #[track_caller]
     pub fn finish(self) -> Finished {

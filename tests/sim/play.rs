@@ -99,6 +99,7 @@ impl Scene {
             upstream_rate: None,
             eightbit: dice.pick(&[egress::EightBit::Bounce, egress::EightBit::Pass]),
             dns_servers: Vec::new(),
+            mta_sts: false,
             dns_trust_anchors: None,
             dkim: None,
         };
@@ -169,7 +170,7 @@ impl Relay {
             world.clone(),
             Arc::new(ingress_config()),
             Rc::default(),
-            QueueIds::new(world.unix_ms(), WorkerId(0)),
+            Rc::new(RefCell::new(QueueIds::new(world.unix_ms(), WorkerId(0)))),
             Arc::default(),
         );
         let resolver = Resolver::new(resolve::channel().0);

@@ -9,5 +9,7 @@ mod levels;
 mod login_in;
 mod login_out;
 mod secrets;
+mod mta_sts;
+mod requiretls;
 mod selftest;
 mod tokens;

@@ -49,9 +49,9 @@ pub struct Features(fn(Feature) -> bool);
 impl Features {
     /// What this build can do.
     pub const THIS_BUILD: Self = Self(|feature| match feature {
-        Feature::RecipientMx | Feature::Tls | Feature::Auth => true,
+        Feature::RecipientMx | Feature::Tls | Feature::Auth | Feature::Spool => true,
         Feature::Gate => crate::gate::object::OBJECT.is_some(),
-        Feature::Spool | Feature::Rewrite | Feature::Routes | Feature::Bcc | Feature::Dkim => false,
+        Feature::Rewrite | Feature::Routes | Feature::Bcc | Feature::Dkim => false,
     });
 
     /// What a build with a toolchain for BPF can do: the reference is the same wherever it is written.

@@ -31,7 +31,7 @@ pub const ALIASES: [(&str, &Variable); 9] = [
 ];
 
 /// Every variable, in the order of the reference.
-pub static VARIABLES: [&Variable; 77] = [
+pub static VARIABLES: [&Variable; 78] = [
     &RELAY_HOST_NAME,
     &ACCEPTED_NETWORKS,
     &EXT_RELAY_HOST,
@@ -78,6 +78,7 @@ pub static VARIABLES: [&Variable; 77] = [
     &OUTGOING_OAUTH_REFRESH_TOKEN,
     &OUTGOING_OAUTH_SCOPE,
     &OUTGOING_OAUTH_TOKEN_PATH,
+    &MTA_STS,
     &DNS_SERVERS,
     &DNS_TRUST_ANCHORS,
     &ROUTES,

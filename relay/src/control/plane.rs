@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, watch};
 use super::census::{Census, Gatherer};
 use super::protocol::{self, Answer};
 use super::{Bound, Config, DrainEnd, Reread, Workers};
+use crate::egress::Patience;
 use crate::gate::Gate;
 use crate::io::clock;
 use crate::limits;
@@ -107,6 +108,11 @@ impl Plane {
     /// The settings that the workers run by now.
     pub(super) async fn settings(&self) -> Settings {
         self.in_force.lock().await.settings.clone()
+    }
+
+    /// Whether mail is queued while the upstreams are down.
+    pub(super) async fn takes_mail_for_later(&self) -> bool {
+        self.in_force.lock().await.settings.egress.delivery_patience != Patience::Forever
     }
 
     /// The text of `/metrics`.

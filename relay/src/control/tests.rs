@@ -24,6 +24,7 @@ pub(super) fn settings() -> Settings {
         ("EXT_RELAY_HOST", "mail.example.net:587,[2001:db8::1]:25"),
         ("OUTGOING_SMTP_AUTH", "off"),
         ("DENIED_SENDERS", "@spam.example"),
+        ("DELIVERY_PATIENCE", "forever"),
     ];
     let sources = config::Sources {
         environment: environment.iter().map(|&(name, value)| (name.into(), value.into())).collect(),
@@ -34,6 +35,7 @@ pub(super) fn settings() -> Settings {
         ingress: Arc::new(config.ingress),
         egress: Arc::new(config.egress),
         tls: tls::Armour::default(),
+        spool: Arc::new(config.spool),
         gate: Arc::new(config.gate),
     }
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use super::connection::{Broken, Connection};
 use super::outcome::{self, Stage};
+use super::pace::Pace;
 use super::pool::{Lease, Pool};
+use super::protection::Protection;
 use super::{Claimed, Egress, EightBit};
 use crate::envelope::Envelope;
 use crate::ingress::sink::{Answer, Next};
@@ -71,13 +73,13 @@ impl<I: Io> Agreement<I> {
 
     /// The parked connection, or another one for the same agreement: a connection on which the upstream has spoken
     /// unasked, or closed, carries it no more (I6).
-    async fn hand(&mut self, recipient: Rcpt) -> Result<Hand<I>, Reply> {
+    async fn hand(&mut self, recipient: Rcpt, protection: Protection) -> Result<Hand<I>, Reply> {
         match self.unpark() {
             Some(connection) if connection.has_spoken() => self.discard(connection),
             Some(connection) => return Ok(Hand { connection, is_reused: false, is_agreed: true }),
             None => {}
         }
-        let Claimed { pool, connection, is_reused } = self.egress.claim(&recipient).await?;
+        let Claimed { pool, connection, is_reused } = self.egress.claim(&recipient, protection).await?;
         self.upstream.clear();
         outcome::name_upstream(&mut self.upstream, &connection.host, connection.address);
         self.tls = Arc::clone(&connection.tls);
@@ -88,11 +90,21 @@ impl<I: Io> Agreement<I> {
         Ok(Hand { connection, is_reused, is_agreed: false })
     }
 
+    /// How long the upstream takes; `None` before one is known.
+    pub(super) fn pace(&self) -> Option<&Pace> {
+        self.held.as_ref().map(|held| &held.pool.pace)
+    }
+
     /// Leaves the connection where it can be taken away if the client stays silent.
     pub(super) fn park(&self, connection: Box<Connection<I::Stream>>, is_in_data: bool) {
         if let Some(held) = &self.held {
             held.lease.park(connection, self.now(), is_in_data);
         }
+    }
+
+    /// Whether a connection is parked that takes chunks.
+    pub(super) fn is_parked_with_chunking(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.lease.is_parked_with_chunking())
     }
 
     /// The parked connection; `None`: there is none, or it was taken away.
@@ -124,7 +136,8 @@ impl<I: Io> Agreement<I> {
         next: Next,
     ) -> Result<(Box<Connection<I::Stream>>, Verdicts), Reply> {
         loop {
-            let mut hand = self.hand(self.taken.first().unwrap_or(&rcpts[0]).clone()).await?;
+            let protection = Protection::of(envelope.mail.params.requiretls);
+            let mut hand = self.hand(self.taken.first().unwrap_or(&rcpts[0]).clone(), protection).await?;
             if let Err(refusal) = self.foresee(envelope, &hand.connection) {
                 self.leave(hand);
                 return Err(refusal);
@@ -299,7 +312,7 @@ impl<I: Io> Agreement<I> {
     pub(super) async fn agreed(&mut self, envelope: &Envelope) -> Result<Box<Connection<I::Stream>>, Reply> {
         let Some(first) = self.taken.first().cloned() else { return Err(reply::NO_RECIPIENTS) };
         loop {
-            let mut hand = self.hand(first.clone()).await?;
+            let mut hand = self.hand(first.clone(), Protection::of(envelope.mail.params.requiretls)).await?;
             if hand.is_agreed {
                 return Ok(hand.connection);
             }

@@ -34,6 +34,8 @@ pub struct Config {
     pub upstream_rate: Option<Rate>,
     /// `EIGHTBIT`.
     pub eightbit: EightBit,
+    /// `MTA_STS`: whether the recipients' domains are asked for their policies.
+    pub mta_sts: bool,
     /// `DNS_SERVERS`; empty: the system's.
     pub dns_servers: Vec<SocketAddr>,
     /// `DNS_TRUST_ANCHORS`: DNSKEY records in zone file form; none: the root's.

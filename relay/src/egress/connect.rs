@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::config::{Login, Mechanism, Plaintext};
 use super::connection::{Broken, Connection};
 use super::pool::Place;
+use super::protection::Protection;
 use super::sasl::{Exchange, SecretText};
 use crate::io::{Io, Stream};
 use crate::limits::{
@@ -44,6 +45,8 @@ pub enum Unusable {
     Impossible(String),
     /// The login cannot be made here: no TLS to send it in, or no mechanism that may be used.
     NoLogin(&'static str),
+    /// The upstream does not carry REQUIRETLS on, and the message asks for it.
+    NoRequireTls,
     /// The upstream refused the login.
     LoginRefused(UpstreamReply),
 }
@@ -60,6 +63,7 @@ impl fmt::Display for Unusable {
             }
             Self::Tls(fault) => write!(f, "no TLS: {fault}"),
             Self::Impossible(why) => write!(f, "TLS cannot be had as required: {why}"),
+            Self::NoRequireTls => f.write_str("REQUIRETLS is not offered"),
             Self::NoLogin(why) => f.write_str(why),
             Self::LoginRefused(reply) => write!(f, "the login was refused: {}", reply.to_reply()),
         }
@@ -72,6 +76,8 @@ pub struct Manner<'a> {
     pub host_name: &'a str,
     /// What is asked of TLS.
     pub wanted: Wanted,
+    /// What the message asks for besides.
+    pub protection: Protection,
     /// The worker's TLS configurations.
     pub connector: &'a Connector,
     /// The login, if there is one.
@@ -160,6 +166,10 @@ async fn prepare<I: Io>(
         secure(io, manner, rule, connection).await?;
         connection.machine.tls_started();
         hello(manner.host_name, connection, by()).await?;
+    }
+    // RFC 8689 §4.2.1: before anything of the message is told.
+    if manner.protection == Protection::RequireTls && !connection.machine.capabilities().require_tls {
+        return Err(Unusable::NoRequireTls);
     }
     match manner.login {
         Some(login) => log_in(manner, login, connection, by()).await,

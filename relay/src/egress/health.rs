@@ -33,6 +33,12 @@ impl Health {
         may
     }
 
+    /// Whether [`Self::may_try`] would say yes, without being the probe.
+    #[must_use]
+    pub fn is_worth_trying(&self, now: Moment) -> bool {
+        self.failures == 0 || (now >= self.down_until && !self.is_probed)
+    }
+
     /// A connection was made.
     pub fn succeeded(&mut self) {
         *self = Self::default();

@@ -7,11 +7,16 @@ mod agreement;
 pub mod config;
 pub mod connect;
 pub mod connection;
+pub mod delivery;
 pub mod health;
 pub mod notice;
 pub mod outcome;
+pub mod pace;
+pub mod patience;
+pub mod patient;
 pub mod permit;
 pub mod pool;
+pub mod protection;
 pub mod route;
 pub mod sasl;
 pub mod stream;
@@ -29,6 +34,7 @@ use self::connection::{Broken, Connection};
 use self::outcome::Stage;
 use self::permit::PermitBook;
 use self::pool::{Claim, Place, Pool};
+use self::protection::Protection;
 use self::route::{Destination, Routes};
 pub use config::{Config, EightBit, NextHop, Patience, UpstreamAddress, UpstreamHost};
 
@@ -40,7 +46,8 @@ use crate::resolve::Resolver;
 use crate::smtp::client::UpstreamReply;
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
-use crate::tls::client::{Connector, Dane, Demand};
+use crate::spool::schedule::Bucket;
+use crate::tls::client::{Connector, Demand};
 use crate::units::Moment;
 
 /// How often an ending worker looks whether its upstreams have answered.
@@ -58,6 +65,12 @@ pub struct Egress<I: Io> {
     handshakes: RefCell<PerTlsVersion<PerHandshakeOutcome>>,
     /// Counts changes of what a connection is made by: login and demands on TLS.
     generation: Cell<u32>,
+    /// `UPSTREAM_RATE`.
+    bucket: RefCell<Option<Arc<Bucket>>>,
+    /// An upstream that was down has been reached since this was last asked.
+    has_come_up: Cell<bool>,
+    /// Messages whose upstream broke behind the final dot.
+    unknown: Cell<u64>,
 }
 
 /// What TLS with upstreams goes by.
@@ -88,6 +101,7 @@ impl<I: Io> Egress<I> {
     #[must_use]
     pub fn new(io: I, config: Arc<Config>, permits: Arc<PermitBook>, resolver: Resolver) -> Self {
         let routes = RefCell::new(Routes::new(&config, &permits));
+        let bucket = RefCell::new(permits.bucket(config.upstream_rate));
         Self {
             io,
             config: RefCell::new(config),
@@ -97,6 +111,9 @@ impl<I: Io> Egress<I> {
             armour: RefCell::new(Armour::new(Demand::none())),
             handshakes: RefCell::default(),
             generation: Cell::new(0),
+            bucket,
+            has_come_up: Cell::new(false),
+            unknown: Cell::new(0),
         }
     }
 
@@ -114,6 +131,7 @@ impl<I: Io> Egress<I> {
             (&old.login, old.mechanism) == (&config.login, config.mechanism)
         };
         let former = self.routes.borrow_mut().configure(&config, &self.permits);
+        *self.bucket.borrow_mut() = self.permits.bucket(config.upstream_rate);
         *self.config.borrow_mut() = config;
         self.resolver.forget();
         former.into_iter().for_each(|connection| self.take_leave(*connection));
@@ -146,6 +164,12 @@ impl<I: Io> Egress<I> {
     /// Adds the handshakes so far to the metrics.
     pub fn read_handshakes_into(&self, handshakes: &mut PerTlsVersion<PerHandshakeOutcome>) {
         handshakes.merge(&self.handshakes.borrow());
+    }
+
+    /// Messages so far whose upstream broke behind the final dot: whether it has them, nobody knows.
+    #[must_use]
+    pub fn outcomes_unknown(&self) -> u64 {
+        self.unknown.get()
     }
 
     /// Looks after pools and waits; to be called every tick.
@@ -203,12 +227,38 @@ impl<I: Io> Egress<I> {
         }
     }
 
-    /// A connection for a transaction: to the first upstream, in order of preference, that gives one.
+    /// The upstream that a transaction for this recipient would be tried at now; `Err`: none is worth trying, `Ok(None)`:
+    /// nothing is known of it yet.
+    #[allow(clippy::result_unit_err, reason = "there is nothing more to say")]
+    pub fn prospect(&self, recipient: &Rcpt) -> Result<Option<Rc<Pool<I::Stream>>>, ()> {
+        self.routes.borrow().prospect(recipient, self.io.now())
+    }
+
+    /// `UPSTREAM_RATE`, as it stands; `None`: no bound.
+    #[must_use]
+    pub fn bucket(&self) -> Option<Arc<Bucket>> {
+        self.bucket.borrow().clone()
+    }
+
+    /// Whether an upstream that was down has been reached since this was last asked.
+    #[must_use]
+    pub fn has_come_up(&self) -> bool {
+        self.has_come_up.take()
+    }
+
+    /// Whether all mail goes to the same upstreams, whomever it is for.
+    #[must_use]
+    pub fn is_fixed(&self) -> bool {
+        self.routes.borrow().is_fixed()
+    }
+
+    /// A connection for a transaction: to the first upstream, in order of preference, that gives one as well protected
+    /// as the message asks.
     ///
     /// # Errors
     /// The reply for the client where none does.
-    pub async fn claim(&self, recipient: &Rcpt) -> Result<Claimed<I::Stream>, Reply> {
-        let pools = self.routes.borrow_mut().pools(recipient, &self.permits);
+    pub async fn claim(&self, recipient: &Rcpt, protection: Protection) -> Result<Claimed<I::Stream>, Reply> {
+        let pools = self.routes.borrow_mut().protected(recipient, protection, &self.permits);
         let mut refusal = reply::UPSTREAM_UNREACHABLE;
         for destination in pools {
             match self.claim_at(&destination).await {
@@ -255,16 +305,16 @@ impl<I: Io> Egress<I> {
         };
         let config = self.config();
         let generation = self.generation.get();
-        let next_hop = destination.address.host.name();
+        let mut is_lacking = false;
         for address in addresses {
             let (demand, connector) = {
                 let armour = self.armour.borrow();
                 (Arc::clone(&armour.demand), Rc::clone(&armour.connector))
             };
-            let tlsa = self.tlsa(&demand, destination, &address.0).await;
             let manner = Manner {
                 host_name: &config.relay_host_name,
-                wanted: demand.of(&address.0, &next_hop, tlsa.as_ref()),
+                wanted: self.wanted(&demand, destination, &address.0).await,
+                protection: destination.protection,
                 connector: &connector,
                 login: config.login.as_ref(),
                 mechanism: config.mechanism,
@@ -277,12 +327,14 @@ impl<I: Io> Egress<I> {
                     let offered = connection.machine.capabilities().messages_max;
                     let wanted = config.upstream_messages_per_connection;
                     connection.messages_max = offered.map_or(wanted, |max| max.min(wanted));
+                    self.has_come_up.set(self.has_come_up.get() || !pool.is_up());
                     pool.succeeded(self.io.now());
                     return Ok(Some(connection));
                 }
                 Err((unusable, back)) => {
                     self.log_unusable(pool, &address, &unusable);
                     place = back;
+                    is_lacking |= destination.protection.is_lacking(&unusable);
                     // The account is the same at every address: one refusal is enough.
                     if matches!(&unusable, Unusable::LoginRefused(reply) if reply.is_permanent()) {
                         if let Some(shelf) = config.login.as_ref().and_then(|login| login.token.as_ref()) {
@@ -296,25 +348,13 @@ impl<I: Io> Egress<I> {
             }
         }
         drop(place);
+        if is_lacking {
+            // It is there, but not for such a message (RFC 8689 §4.2.1).
+            pool.succeeded(self.io.now());
+            return Err(reply::REQUIRETLS_NOT_SUPPORTED);
+        }
         pool.failed(self.io.now());
         Ok(None)
-    }
-
-    /// What DNS says of a host at the two DANE levels; a host without a name has no records.
-    async fn tlsa(
-        &self,
-        demand: &Demand,
-        destination: &Destination<I::Stream>,
-        host: &Arc<str>,
-    ) -> Option<Dane> {
-        if !demand.asks_for_tlsa() || matches!(destination.address.host, UpstreamHost::Address(_)) {
-            return None;
-        }
-        let route = match &destination.address.host {
-            UpstreamHost::Mx(domain) if demand.asks_for_signed_route() => Some(domain),
-            _ => None,
-        };
-        Some(self.resolver.dane(host, destination.address.port, route).await)
     }
 
     /// The reply for the client; our own misconfiguration is logged loudly.
@@ -347,6 +387,7 @@ impl<I: Io> Egress<I> {
     }
 
     fn log_unknown(&self, upstream: &str, broken: &Broken) {
+        self.unknown.set(self.unknown.get() + 1);
         tracing::warn!(event = "outcome_unknown", %upstream, reason = ?broken);
     }
 }

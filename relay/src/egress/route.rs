@@ -10,6 +10,7 @@ use super::config::{Config, NextHop, UpstreamAddress, UpstreamHost};
 use super::connection::Connection;
 use super::permit::PermitBook;
 use super::pool::Pool;
+use super::protection::Protection;
 use crate::io::Stream;
 use crate::limits::UPSTREAM_ADDRESSES_MAX;
 use crate::resolve::{Failure, Kind, Resolver};
@@ -23,11 +24,13 @@ pub struct Destination<S> {
     pub address: UpstreamAddress,
     /// Its connections.
     pub pool: Rc<Pool<S>>,
+    /// What its connections are good for.
+    pub protection: Protection,
 }
 
 impl<S> Clone for Destination<S> {
     fn clone(&self) -> Self {
-        Self { address: self.address.clone(), pool: Rc::clone(&self.pool) }
+        Self { address: self.address.clone(), pool: Rc::clone(&self.pool), protection: self.protection }
     }
 }
 
@@ -37,6 +40,8 @@ pub struct Routes<S> {
     fixed: Vec<Destination<S>>,
     /// By recipient domain, in lower case.
     domains: HashMap<String, Destination<S>>,
+    /// The same places once more, for messages with REQUIRETLS: their connections are verified.
+    requiring_tls: HashMap<UpstreamAddress, Destination<S>>,
     connections_max: u32,
     mx_port: u16,
 }
@@ -51,6 +56,7 @@ impl<S: Stream> Routes<S> {
         let mut routes = Self {
             fixed: Vec::new(),
             domains: HashMap::new(),
+            requiring_tls: HashMap::new(),
             connections_max: config.upstream_connections,
             mx_port: 25,
         };
@@ -65,6 +71,7 @@ impl<S: Stream> Routes<S> {
     pub fn configure(&mut self, config: &Config, permits: &PermitBook) -> Vec<Box<Connection<S>>> {
         self.connections_max = config.upstream_connections;
         let mut former = std::mem::take(&mut self.fixed);
+        former.extend(self.requiring_tls.drain().map(|(_, destination)| destination));
         if let NextHop::RecipientMx { port } = config.next_hop {
             self.mx_port = port;
         } else {
@@ -83,7 +90,9 @@ impl<S: Stream> Routes<S> {
         address: &UpstreamAddress,
         permits: &PermitBook,
     ) -> Destination<S> {
-        let kept = former.iter().position(|destination| destination.address == *address);
+        let kept = former.iter().position(|destination| {
+            destination.address == *address && destination.protection == Protection::Configured
+        });
         let kept = kept.map(|position| former.swap_remove(position));
         // Asking for the permits again puts a changed bound in force.
         let fresh = self.destination(address.clone(), permits);
@@ -93,7 +102,7 @@ impl<S: Stream> Routes<S> {
     fn destination(&self, address: UpstreamAddress, permits: &PermitBook) -> Destination<S> {
         let name: Arc<str> = address.to_string().into();
         let permits = permits.of(&name, self.connections_max);
-        Destination { address, pool: Rc::new(Pool::new(name, permits)) }
+        Destination { address, pool: Rc::new(Pool::new(name, permits)), protection: Protection::Configured }
     }
 
     /// Where a recipient's mail goes, in order of preference.
@@ -111,6 +120,42 @@ impl<S: Stream> Routes<S> {
         let destination = self.destination(exchanger_of(&domain, self.mx_port), permits);
         self.domains.insert(domain, destination.clone());
         vec![destination]
+    }
+
+    /// The upstream that a transaction for this recipient would be tried at now; `Err`: none is worth trying, `Ok(None)`:
+    /// nothing is known of it yet.
+    #[allow(clippy::result_unit_err, reason = "there is nothing more to say")]
+    pub fn prospect(&self, recipient: &Rcpt, now: Moment) -> Result<Option<Rc<Pool<S>>>, ()> {
+        if self.fixed.is_empty() {
+            let known = domain_of(recipient).and_then(|domain| self.domains.get(&domain));
+            return match known {
+                Some(destination) if !destination.pool.is_worth_trying(now) => Err(()),
+                other => Ok(other.map(|destination| Rc::clone(&destination.pool))),
+            };
+        }
+        let up = self.fixed.iter().find(|destination| destination.pool.is_worth_trying(now));
+        up.map(|destination| Some(Rc::clone(&destination.pool))).ok_or(())
+    }
+
+    /// Likewise, for a message that is to be protected so.
+    pub fn protected(
+        &mut self,
+        recipient: &Rcpt,
+        protection: Protection,
+        permits: &PermitBook,
+    ) -> Vec<Destination<S>> {
+        let mut places = self.pools(recipient, permits);
+        if protection == Protection::RequireTls {
+            if self.requiring_tls.len() >= DOMAINS_KEPT {
+                self.requiring_tls.retain(|_, destination| !destination.pool.is_unused());
+            }
+            for place in &mut places {
+                let fresh = self.destination(place.address.clone(), permits);
+                let known = self.requiring_tls.entry(place.address.clone());
+                *place = known.or_insert(Destination { protection, ..fresh }).clone();
+            }
+        }
+        places
     }
 
     /// Whether every recipient goes to the same place.
@@ -134,10 +179,14 @@ impl<S: Stream> Routes<S> {
     pub fn for_each(&self, mut read: impl FnMut(&str, &Pool<S>)) {
         self.fixed.iter().for_each(|destination| read(&destination.pool.name, &destination.pool));
         self.domains.values().for_each(|destination| read("mx", &destination.pool));
+        let is_fixed = self.is_fixed();
+        self.requiring_tls.values().for_each(|destination| {
+            read(if is_fixed { &destination.pool.name } else { "mx" }, &destination.pool);
+        });
     }
 
     fn all(&self) -> impl Iterator<Item = &Destination<S>> {
-        self.fixed.iter().chain(self.domains.values())
+        self.fixed.iter().chain(self.domains.values()).chain(self.requiring_tls.values())
     }
 }
 

@@ -31,8 +31,9 @@ use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::path::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::{Profile, Role, Server};
-use crate::tls::Agreed;
+use crate::tls::config::Level;
 use crate::tls::server::Acceptor;
+use crate::tls::{Agreed, Armour};
 use crate::trace::{self, LocalTime, Protocol, Trace};
 use crate::units::{Moment, QueueId, QueueIds};
 
@@ -45,10 +46,12 @@ pub struct Ingress<I: Io> {
     pub io: I,
     config: RefCell<Arc<Config>>,
     meter: Rc<RefCell<Meter>>,
-    ids: RefCell<QueueIds>,
+    ids: Rc<RefCell<QueueIds>>,
     rates: Arc<Mutex<ClientRates>>,
     is_draining: Cell<bool>,
     acceptor: RefCell<Option<Arc<Acceptor>>>,
+    /// Whether upstreams are met with TLS.
+    has_tls_onward: Cell<bool>,
     logins: RefCell<Logins>,
     offences: RefCell<Option<flume::Sender<IpAddr>>>,
 }
@@ -67,7 +70,7 @@ impl<I: Io> Ingress<I> {
         io: I,
         config: Arc<Config>,
         meter: Rc<RefCell<Meter>>,
-        ids: QueueIds,
+        ids: Rc<RefCell<QueueIds>>,
         rates: Arc<Mutex<ClientRates>>,
     ) -> Self {
         let logins = Logins { book: Book::new(&config.logins), checker: Checker::default() };
@@ -75,18 +78,20 @@ impl<I: Io> Ingress<I> {
             io,
             config: RefCell::new(config),
             meter,
-            ids: RefCell::new(ids),
+            ids,
             rates,
             is_draining: Cell::new(false),
             acceptor: RefCell::default(),
+            has_tls_onward: Cell::new(false),
             logins: RefCell::new(logins),
             offences: RefCell::default(),
         }
     }
 
-    /// Offers TLS with this certificate from the next session on; `None`: offers none.
-    pub fn arm(&self, acceptor: Option<Arc<Acceptor>>) {
-        *self.acceptor.borrow_mut() = acceptor;
+    /// Offers TLS as this says from the next session on; before the first time there is none.
+    pub fn arm(&self, armour: &Armour) {
+        self.acceptor.borrow_mut().clone_from(&armour.acceptor);
+        self.has_tls_onward.set(armour.demand.level != Level::None);
     }
 
     /// Lets logins be checked; before this none can be.
@@ -156,6 +161,8 @@ impl<I: Io> Ingress<I> {
             profile.auth = &[Mechanism::Plain, Mechanism::Login];
         }
         profile.starttls = self.acceptor.borrow().is_some();
+        // RFC 8689 §3: offered where it can be kept.
+        profile.requiretls = self.has_tls_onward.get();
         profile.size_max = config.message_size_max.0;
         profile.recipients_max = config.recipients_max;
         profile.bare_newline = config.bare_newline;

@@ -13,6 +13,7 @@
 pub mod cache;
 mod dane;
 pub mod service;
+pub mod sts;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -23,10 +24,12 @@ use std::time::Duration;
 
 pub use cache::Cache;
 pub use service::Service;
+pub use sts::Policy;
 
 use crate::io::clock;
 use crate::limits;
 use crate::tls::client::Dane;
+use crate::tls::rule::Authorities;
 use crate::units::Moment;
 
 /// How a name is to be looked up.
@@ -93,6 +96,17 @@ pub struct ProofQuery {
     pub answer: flume::Sender<(Dane, Duration)>,
 }
 
+/// One question of a worker about the MTA-STS policy of a domain.
+#[derive(Debug)]
+pub struct PolicyQuery {
+    /// The domain, without the root's dot.
+    pub domain: Arc<str>,
+    /// Whom the web server's certificate is trusted by.
+    pub authorities: Arc<Authorities>,
+    /// Where the answer goes, with how long it may be used.
+    pub answer: flume::Sender<(Option<Arc<Policy>>, Duration)>,
+}
+
 /// Whether DNSSEC proves some records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signed {
@@ -109,6 +123,8 @@ pub enum Request {
     Look(Query),
     /// TLSA records.
     Prove(ProofQuery),
+    /// An MTA-STS policy.
+    Policy(PolicyQuery),
     /// Use these name servers from now on, the system's where there are none, and read the system's files again.
     Configure(Vec<SocketAddr>),
 }
@@ -119,6 +135,8 @@ pub fn channel() -> (flume::Sender<Request>, flume::Receiver<Request>) {
     flume::bounded(limits::DNS_QUERIES_MAX)
 }
 
+/// A policy, or that none is known.
+type PolicyFound = Option<Arc<Policy>>;
 /// Host, port, and the domain whose MX records must be signed.
 type ProofKey = (Arc<str>, u16, Option<Arc<str>>);
 
@@ -128,6 +146,7 @@ pub struct Resolver {
     service: flume::Sender<Request>,
     cache: RefCell<Cache>,
     proofs: RefCell<HashMap<ProofKey, (Dane, Moment)>>,
+    policies: RefCell<HashMap<Arc<str>, (PolicyFound, Moment)>>,
     random: Cell<u64>,
 }
 
@@ -137,7 +156,13 @@ impl Resolver {
     pub fn new(service: flume::Sender<Request>) -> Self {
         // Not for secrets: the order among equals only has to differ between workers and processes.
         let random = Cell::new(RandomState::new().hash_one(0) | 1);
-        Self { service, cache: RefCell::default(), proofs: RefCell::default(), random }
+        Self {
+            service,
+            cache: RefCell::default(),
+            proofs: RefCell::default(),
+            policies: RefCell::default(),
+            random,
+        }
     }
 
     /// The hosts of a name. Waits for the service where the name is not known, at most
@@ -192,9 +217,35 @@ impl Resolver {
         }
     }
 
+    /// The MTA-STS policy of a domain (RFC 8461); `None`: none is known. Waits for the web where it must be fetched.
+    pub async fn policy(&self, domain: &Arc<str>, authorities: &Arc<Authorities>) -> Option<Arc<Policy>> {
+        let now = clock::now();
+        if let Some((policy, until)) = self.policies.borrow().get(domain)
+            && now < *until
+        {
+            return policy.clone();
+        }
+        let (answer, answered) = flume::bounded(1);
+        let query = PolicyQuery { domain: Arc::clone(domain), authorities: Arc::clone(authorities), answer };
+        let nothing = (None, limits::DNS_TRANSIENT_TTL);
+        let (policy, valid_for) = match self.service.try_send(Request::Policy(query)) {
+            Ok(()) => answered.recv_async().await.unwrap_or(nothing),
+            Err(_) => nothing,
+        };
+        let mut policies = self.policies.borrow_mut();
+        if policies.len() >= limits::DNS_CACHE_NAMES_MAX {
+            policies.retain(|_, (_, until)| now < *until);
+        }
+        if policies.len() < limits::DNS_CACHE_NAMES_MAX {
+            policies.insert(Arc::clone(domain), (policy.clone(), clock::now().after(valid_for)));
+        }
+        policy
+    }
+
     /// Forgets everything, as a reload or a flush asks.
     pub fn forget(&self) {
         self.proofs.borrow_mut().clear();
+        self.policies.borrow_mut().clear();
         self.cache.borrow_mut().clear();
     }
 

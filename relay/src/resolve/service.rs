@@ -20,14 +20,16 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::dnssec::TrustAnchors;
 use hickory_resolver::proto::op::{Query as DnsQuery, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use hickory_resolver::{Hosts, ResolverBuilder, TokioResolver};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::dane::Prover;
-use super::{Failure, Host, Kind, ProofQuery, Query, Request, Resolution};
+use super::sts::{self, Policies};
+use super::{Failure, Host, Kind, PolicyQuery, ProofQuery, Query, Request, Resolution};
+use crate::https::{Fault, Location};
 use crate::limits;
 use crate::tls::client::Dane;
 
@@ -35,6 +37,7 @@ use crate::tls::client::Dane;
 pub struct Service {
     requests: flume::Receiver<Request>,
     lookups: Arc<Lookups>,
+    policies: Arc<Policies>,
     anchors: Option<Arc<TrustAnchors>>,
 }
 
@@ -47,7 +50,12 @@ impl Service {
     /// A service that asks these name servers; the system's where there are none.
     #[must_use]
     pub fn new(requests: flume::Receiver<Request>, servers: &[SocketAddr]) -> Self {
-        Self { requests, lookups: Arc::new(Lookups::new(servers, None)), anchors: None }
+        Self {
+            requests,
+            lookups: Arc::new(Lookups::new(servers, None)),
+            policies: Arc::default(),
+            anchors: None,
+        }
     }
 
     /// Trusts the DNSSEC keys in this file instead of the root's. May block.
@@ -75,6 +83,7 @@ impl Service {
                 request = self.requests.recv_async(), if has_room => match request {
                     Ok(Request::Look(query)) => self.look(query, &mut waiting, &mut running),
                     Ok(Request::Prove(query)) => self.prove(query, &mut proving),
+                    Ok(Request::Policy(query)) => self.find_policy(query, &mut proving),
                     Ok(Request::Configure(servers)) => {
                         self.lookups = Arc::new(Lookups::new(&servers, self.anchors.as_ref()));
                     }
@@ -104,6 +113,24 @@ impl Service {
             };
             // Whoever asked may be gone.
             let _ = query.answer.send(proof.unwrap_or_else(late));
+        });
+    }
+
+    fn find_policy(&self, query: PolicyQuery, proving: &mut JoinSet<()>) {
+        let (lookups, policies) = (Arc::clone(&self.lookups), Arc::clone(&self.policies));
+        proving.spawn(async move {
+            let PolicyQuery { domain, authorities, answer } = query;
+            let record = timeout(limits::DNS_LOOKUP_TIMEOUT, lookups.sts_record(&domain)).await;
+            let fetch = async {
+                let location = sts::location_of(&domain);
+                let addresses = timeout(limits::DNS_LOOKUP_TIMEOUT, lookups.web(&location)).await;
+                let addresses =
+                    addresses.unwrap_or_else(|_elapsed| Err(NO_ANSWER.to_owned())).map_err(Fault)?;
+                sts::fetch(&location, &addresses, &authorities).await
+            };
+            let found = policies.of(&domain, record.unwrap_or(sts::Record::Failed), fetch).await;
+            // Whoever asked may be gone.
+            let _ = answer.send(found);
         });
     }
 
@@ -265,6 +292,30 @@ impl Lookups {
         }
     }
 
+    /// RFC 8461 §3.1: the TXT record at `_mta-sts`.
+    async fn sts_record(&self, domain: &str) -> sts::Record {
+        let Ok(name) = parse(&format!("_mta-sts.{domain}"), Search::Never) else { return sts::Record::None };
+        match self.records(name, RecordType::TXT).await {
+            Records::Some(lookup) => {
+                let texts: Vec<String> = lookup.answers().iter().filter_map(text_of).collect();
+                let valid_for =
+                    Instant::from_std(lookup.valid_until()).saturating_duration_since(Instant::now());
+                let id = sts::id_of(texts.iter().map(String::as_str));
+                id.map_or(sts::Record::None, |id| sts::Record::Some(id, valid_for))
+            }
+            Records::None | Records::NoSuchName => sts::Record::None,
+            Records::Transient(_) => sts::Record::Failed,
+        }
+    }
+
+    /// The addresses of a web server.
+    async fn web(&self, location: &Location) -> Result<Vec<SocketAddr>, String> {
+        let name = parse(&location.host, Search::Never).map_err(|failure| format!("{failure:?}"))?;
+        let found =
+            self.addresses(name).await.map_err(|failure| format!("{}: {failure:?}", location.host))?;
+        Ok(found.addresses.into_iter().map(|address| SocketAddr::new(address, location.port)).collect())
+    }
+
     fn is_in_hosts(&self, name: &Name) -> bool {
         [RecordType::A, RecordType::AAAA]
             .iter()
@@ -292,6 +343,14 @@ enum Search {
     Allowed,
     Never,
 }
+
+/// The strings of a TXT record in one (RFC 8461 §3.1).
+fn text_of(record: &Record) -> Option<String> {
+    let RData::TXT(text) = &record.data else { return None };
+    String::from_utf8(text.txt_data.concat()).ok()
+}
+
+const NO_ANSWER: &str = "name servers did not answer in time";
 
 fn parse(name: &str, search: Search) -> Result<Name, Failure> {
     let mut parsed = Name::from_utf8(name).map_err(|_| Failure::NoSuchName)?;

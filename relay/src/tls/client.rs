@@ -32,17 +32,16 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// Reads the authorities where the level asks for them. May block.
+    /// Reads the authorities; there must be some where the level asks for them. May block.
     ///
     /// # Errors
     /// A bundle that cannot be read or holds no certificate.
     pub fn load(config: &Config) -> Result<Arc<Self>, String> {
         let authorities = match config.upstream_level {
             Level::Verify | Level::Secure => authorities(config)?,
-            // Without any, each question fails and says so; mail need not stop for that.
-            _ if config.asks_web && config.upstream_ca.is_none() => system_authorities(),
-            _ if config.asks_web => authorities(config)?,
-            _ => Authorities::default(),
+            // For the web, MTA-STS and REQUIRETLS. Without any, each of these fails and says so; other mail goes on.
+            _ if config.upstream_ca.is_none() => system_authorities(),
+            _ => authorities(config)?,
         };
         Ok(Arc::new(Self {
             level: config.upstream_level,
@@ -117,6 +116,22 @@ pub enum Wanted {
     Must(Rule),
     /// No mail: what is asked for cannot be had, and why.
     Impossible(String),
+}
+
+impl Wanted {
+    /// The same with a certificate that is verified: a trusted one where any would do. It is to name the host, or
+    /// the next hop, where nobody proves that the one leads to the other.
+    #[must_use]
+    pub fn verified(self, host: &str, next_hop: Option<&str>) -> Self {
+        match self {
+            Self::Maybe(Rule::Any) | Self::Must(Rule::Any) => Self::Must(Rule::Trusted(match next_hop {
+                Some(next_hop) => names_below(next_hop),
+                None => [name_of(host)].into(),
+            })),
+            Self::Never => Self::Impossible("there is no TLS at TLS_VERIFY=none".to_owned()),
+            stricter => stricter,
+        }
+    }
 }
 
 /// What DNS says about the TLSA records of a host (RFC 7672 §2.2).

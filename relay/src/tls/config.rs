@@ -22,8 +22,6 @@ pub struct Config {
     pub upstream_fingerprints: Vec<[u8; 32]>,
     /// `UPSTREAM_CA`: a PEM bundle; none: the system's.
     pub upstream_ca: Option<PathBuf>,
-    /// Whether the web is asked for something: authorities are needed at any level.
-    pub asks_web: bool,
 }
 
 /// A certificate chain and its key, each as it was given.

@@ -309,7 +309,6 @@ mod tests {
             upstream_level: super::super::config::Level::May,
             upstream_fingerprints: Vec::new(),
             upstream_ca: None,
-            asks_web: false,
         }
     }
 

@@ -361,6 +361,7 @@ impl Session {
                 "SIZE" => "SIZE",
                 "BODY" => "8BITMIME",
                 "SMTPUTF8" => "SMTPUTF8",
+                "REQUIRETLS" => "REQUIRETLS",
                 "RET" | "ENVID" | "NOTIFY" | "ORCPT" => "DSN",
                 "AUTH" => "AUTH",
                 _ => {

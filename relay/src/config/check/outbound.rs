@@ -9,11 +9,11 @@ use super::super::addresses::{host_name, name_server, upstream};
 use super::super::checker::Checker;
 use super::super::features::Feature;
 use super::super::report::Origin;
-use super::super::values::{Wrong, duration, rate, word};
+use super::super::values::{Wrong, boolean, duration, rate, word};
 use super::super::variable::Variable;
 use super::super::variables::{
     DELIVERY_PATIENCE, DKIM_DOMAIN, DKIM_KEY, DKIM_SELECTOR, DNS_SERVERS, DNS_TRUST_ANCHORS, EIGHTBIT,
-    EXT_RELAY_HOST, MAIL_FROM_FQDN, OUTGOING_OAUTH_CLIENT_ID, OUTGOING_OAUTH_CLIENT_SECRET,
+    EXT_RELAY_HOST, MAIL_FROM_FQDN, MTA_STS, OUTGOING_OAUTH_CLIENT_ID, OUTGOING_OAUTH_CLIENT_SECRET,
     OUTGOING_OAUTH_ENDPOINT, OUTGOING_OAUTH_REFRESH_TOKEN, OUTGOING_OAUTH_SCOPE, OUTGOING_OAUTH_TOKEN_PATH,
     OUTGOING_SMTP_AUTH, OUTGOING_SMTP_LOGIN, OUTGOING_SMTP_MECHANISM, OUTGOING_SMTP_PASSWORD,
     UPSTREAM_CONNECTIONS, UPSTREAM_IDLE, UPSTREAM_MESSAGES_PER_CONNECTION, UPSTREAM_RATE,
@@ -40,6 +40,7 @@ impl Checker<'_> {
         let upstream_rate = self.maybe(&UPSTREAM_RATE, rate);
         let eightbit =
             self.one(&EIGHTBIT, |text| word(text, &[("bounce", EightBit::Bounce), ("pass", EightBit::Pass)]));
+        let mta_sts = self.one(&MTA_STS, boolean);
         let dns_servers = self.list(&DNS_SERVERS, |text| match text {
             SYSTEM_RESOLVER => Ok(None),
             address => name_server(address).map(Some),
@@ -57,6 +58,7 @@ impl Checker<'_> {
             upstream_messages_per_connection: upstream_messages_per_connection?,
             upstream_rate: upstream_rate?,
             eightbit: eightbit?,
+            mta_sts: mta_sts?,
             dns_servers: dns_servers?.into_iter().flatten().collect(),
             dns_trust_anchors: dns_trust_anchors?,
             dkim: dkim?,

@@ -15,9 +15,9 @@ use super::super::values::{
 };
 use super::super::variables::{
     ACCEPTED_NETWORKS, AUTOBAN, BOUNCE_TO, CONTROL_SOCKET, DELAY_WARNING, LISTEN_ADMIN, LOG_FORMAT,
-    LOG_LEVEL, LOG_TARGET, OFFS, OUTGOING_OAUTH_ENDPOINT, OUTGOING_SMTP_LOGIN, QUEUE_BYTES_MAX,
-    QUEUE_LIFETIME, QUEUE_RETRY, SSL_CERT_KEY, SSL_CERT_PEM, STATE_DIR, TLS_INCOMING_MIN, TLS_VERIFY,
-    UPSTREAM_CA, UPSTREAM_FINGERPRINTS, USE_TLS, XDP, XDP_ACTION, XDP_INTERFACES, XDP_MODE, XDP_SYN_RATE,
+    LOG_LEVEL, LOG_TARGET, OFFS, OUTGOING_SMTP_LOGIN, QUEUE_BYTES_MAX, QUEUE_LIFETIME, QUEUE_RETRY,
+    SSL_CERT_KEY, SSL_CERT_PEM, STATE_DIR, TLS_INCOMING_MIN, TLS_VERIFY, UPSTREAM_CA, UPSTREAM_FINGERPRINTS,
+    USE_TLS, XDP, XDP_ACTION, XDP_INTERFACES, XDP_MODE, XDP_SYN_RATE,
 };
 use crate::config::control;
 use crate::egress::config::{NextHop, Plaintext};
@@ -56,7 +56,6 @@ impl Checker<'_> {
             upstream_level: upstream_level?,
             upstream_fingerprints: upstream_fingerprints?,
             upstream_ca: upstream_ca?,
-            asks_web: self.is_written(&OUTGOING_OAUTH_ENDPOINT),
         })
     }
 

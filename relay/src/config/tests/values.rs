@@ -292,6 +292,7 @@ const ROWS: &[Row] = &[
         &["/run/token"],
         &["token"],
     ),
+    row("MTA_STS", BOOLEANS, NOT_BOOLEANS),
     row(
         "DNS_SERVERS",
         &["192.0.2.53", "192.0.2.53:5353 [2001:db8::53]:53", "2001:db8::53", "/etc/resolv.conf"],

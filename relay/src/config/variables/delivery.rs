@@ -175,6 +175,9 @@ pub static OUTGOING_OAUTH_TOKEN_PATH: Variable = Variable::new(
 )
 .needs(Feature::Auth, REFUSED);
 
+/// `MTA_STS`.
+pub static MTA_STS: Variable = Variable::new("MTA_STS", Section::Upstream, Kind::Boolean, "yes", "With `EXT_RELAY_HOST=mx`: domains are asked for their MTA-STS policy (RFC 8461), and one in enforce mode is kept at `may`, `encrypt`, and `dane` without TLSA records. Certificates are judged by UPSTREAM_CA.").needs(Feature::Tls, Without::Ineffective);
+
 /// `DNS_SERVERS`.
 pub static DNS_SERVERS: Variable =
     Variable::new("DNS_SERVERS", Section::Upstream, Kind::NameServers, "", "Name servers to ask.")

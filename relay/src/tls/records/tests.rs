@@ -31,7 +31,6 @@ fn pair(oldest: Version, cut: usize) -> Pair {
                 upstream_level: Level::May,
                 upstream_fingerprints: Vec::new(),
                 upstream_ca: None,
-            asks_web: false,
             };
             let acceptor = Acceptor::load(&config, &Tickets::new().unwrap()).unwrap();
             (acceptor, Connector::new(&Demand::none()))

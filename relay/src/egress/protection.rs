@@ -1,0 +1,151 @@
+//! What is asked of the TLS with one host: the level, what DNS and the domain's policy say, what the message asks for.
+//!
+//! Each can only make it stricter. DANE goes before MTA-STS (RFC 8461 §2), and a message with REQUIRETLS (RFC 8689)
+//! goes by a certificate that is verified, at whatever level, or not at all.
+//!
+//! It must not connect to anything: it asks the resolver and decides.
+
+use std::sync::Arc;
+
+use super::Egress;
+use super::config::{NextHop, UpstreamHost};
+use super::connect::Unusable;
+use super::route::Destination;
+use crate::io::Io;
+use crate::resolve::sts::{Mode, Policy};
+use crate::tls::client::{Dane, Demand, Wanted};
+use crate::tls::config::Level;
+
+/// How a message is to be protected on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// As it is configured.
+    Configured,
+    /// Its sender asks for TLS to the end (RFC 8689 §2).
+    RequireTls,
+}
+
+impl Protection {
+    /// Of a message, by the REQUIRETLS of its MAIL.
+    #[must_use]
+    pub fn of(requiretls: bool) -> Self {
+        if requiretls { Self::RequireTls } else { Self::Configured }
+    }
+
+    /// Whether a failure means that this host cannot carry such a message, rather than that it cannot be reached.
+    pub(super) fn is_lacking(self, why: &Unusable) -> bool {
+        let lacks = matches!(
+            why,
+            Unusable::NoTls(_) | Unusable::Tls(_) | Unusable::Impossible(_) | Unusable::NoRequireTls
+        );
+        self == Self::RequireTls && lacks
+    }
+}
+
+impl<I: Io> Egress<I> {
+    /// What is asked of one host of a destination.
+    pub(super) async fn wanted(
+        &self,
+        demand: &Demand,
+        destination: &Destination<I::Stream>,
+        host: &Arc<str>,
+    ) -> Wanted {
+        let next_hop = destination.address.host.name();
+        let tlsa = self.tlsa(demand, destination, host).await;
+        let wanted = demand.of(host, &next_hop, tlsa.as_ref());
+        let policy = self.policy(demand, destination).await;
+        let wanted = match &policy {
+            Some(policy) => under(wanted, policy, host, &next_hop),
+            None => wanted,
+        };
+        if destination.protection == Protection::Configured {
+            return wanted;
+        }
+        // RFC 8689 §4.2.1: the way from the domain to the host must be proved; else the certificate is to name the domain.
+        let is_looked_up = matches!(destination.address.host, UpstreamHost::Mx(_));
+        let is_proved = !is_looked_up || policy.is_some_and(|policy| policy.names(host));
+        wanted.verified(host, if is_proved { None } else { Some(&next_hop) })
+    }
+
+    /// What DNS says of a host at the two DANE levels; a host without a name has no records.
+    async fn tlsa(
+        &self,
+        demand: &Demand,
+        destination: &Destination<I::Stream>,
+        host: &Arc<str>,
+    ) -> Option<Dane> {
+        if !demand.asks_for_tlsa() || matches!(destination.address.host, UpstreamHost::Address(_)) {
+            return None;
+        }
+        let route = match &destination.address.host {
+            UpstreamHost::Mx(domain) if demand.asks_for_signed_route() => Some(domain),
+            _ => None,
+        };
+        Some(self.resolver.dane(host, destination.address.port, route).await)
+    }
+
+    /// The MTA-STS policy of a recipient's domain, where it can make a difference.
+    async fn policy(&self, demand: &Demand, destination: &Destination<I::Stream>) -> Option<Arc<Policy>> {
+        let config = self.config();
+        let is_open = matches!(demand.level, Level::May | Level::Encrypt | Level::Dane);
+        match (&config.next_hop, &destination.address.host) {
+            (NextHop::RecipientMx { .. }, UpstreamHost::Mx(domain)) if config.mta_sts && is_open => {
+                self.resolver.policy(domain, demand.authorities()).await
+            }
+            _ => None,
+        }
+    }
+}
+
+/// RFC 8461 §5: what a policy makes of what is asked for otherwise.
+fn under(wanted: Wanted, policy: &Policy, host: &str, domain: &str) -> Wanted {
+    match policy.mode {
+        Mode::Enforce if policy.names(host) => wanted.verified(host, None),
+        Mode::Enforce => Wanted::Impossible(format!("the MTA-STS policy of {domain} does not name {host}")),
+        Mode::Testing => {
+            if !policy.names(host) {
+                tracing::warn!(event = "mta_sts_testing", %domain, %host, reason = "not named by the policy");
+            }
+            wanted
+        }
+        Mode::None => wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::rule::{Name, Rule};
+
+    fn policy(mode: &str) -> Policy {
+        Policy::parse(&format!("version: STSv1\nmode: {mode}\nmx: *.a.example\nmax_age: 100")).unwrap()
+    }
+
+    #[test]
+    fn a_policy_only_makes_it_stricter() {
+        let verified = |host: &str| Wanted::Must(Rule::Trusted([Name::Host(host.into())].into()));
+        let asked = |wanted, mode, host| under(wanted, &policy(mode), host, "a.example");
+        assert_eq!(asked(Wanted::Maybe(Rule::Any), "enforce", "mx.a.example"), verified("mx.a.example"));
+        assert_eq!(asked(Wanted::Must(Rule::Any), "enforce", "mx.a.example"), verified("mx.a.example"));
+        assert!(matches!(asked(Wanted::Maybe(Rule::Any), "enforce", "mx.b.example"), Wanted::Impossible(_)));
+        let dane = Wanted::Must(Rule::Dane([].into(), [].into()));
+        assert_eq!(asked(dane.clone(), "enforce", "mx.a.example"), dane);
+        for mode in ["testing", "none"] {
+            assert_eq!(asked(Wanted::Maybe(Rule::Any), mode, "mx.b.example"), Wanted::Maybe(Rule::Any));
+        }
+    }
+
+    #[test]
+    fn requiretls_is_verified_at_any_level_that_has_tls() {
+        for wanted in [Wanted::Maybe(Rule::Any), Wanted::Must(Rule::Any)] {
+            let by_host = Rule::Trusted([Name::Host("mx.b.example".into())].into());
+            assert_eq!(wanted.clone().verified("mx.b.example", None), Wanted::Must(by_host));
+            let by_domain =
+                Rule::Trusted([Name::Host("b.example".into()), Name::Below("b.example".into())].into());
+            assert_eq!(wanted.verified("mx.b.example", Some("b.example")), Wanted::Must(by_domain));
+        }
+        assert!(matches!(Wanted::Never.verified("a.example", None), Wanted::Impossible(_)));
+        let fingerprint = Wanted::Must(Rule::Fingerprint([].into()));
+        assert_eq!(fingerprint.clone().verified("a.example", None), fingerprint);
+    }
+}
