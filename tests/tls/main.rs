@@ -1,5 +1,6 @@
 //! TLS and logins against the real daemon: every level against every defect, injection both ways, certificates.
 
+mod beside_postfix;
 mod certificates;
 mod clients;
 mod dane;
