@@ -1,6 +1,7 @@
 //! A real Postfix as upstream: plain, picky, and inside TLS with a login.
 
-use ringpost_tests::daemon::Builder;
+use ringpost_tests::certificate::{Authority, Validity};
+use ringpost_tests::daemon::{Builder, field};
 use ringpost_tests::message;
 use ringpost_tests::postfix::Postfix;
 use ringpost_tests::skip;
@@ -74,5 +75,40 @@ fn postfix_that_is_picky_about_its_clients_is_satisfied() {
         ["improper command pipelining", "lost connection after DATA", "lost connection after MAIL"]
     {
         assert!(!log.contains(complaint), "{log}");
+    }
+}
+
+#[test]
+fn postfix_inside_tls_is_verified_and_takes_large_and_small() {
+    let authority = Authority::root();
+    let identity = authority.host(&["localhost"], Validity::Now);
+    let both = format!("{}{}", identity.key_pem(), identity.chain_pem());
+    for version in ["TLSv1.2", "TLSv1.3"] {
+        let settings = format!(
+            "smtpd_tls_security_level = encrypt\nsmtpd_tls_chain_files = DIR/both.pem\n\
+             smtpd_tls_mandatory_protocols = {version}\nsmtpd_tls_protocols = {version}"
+        );
+        let postfix = match Postfix::with_files(&settings, &[("both.pem", &both)]) {
+            Ok(postfix) => postfix,
+            Err(reason) => skip!("{reason}"),
+        };
+        let builder = Builder::relaying_to(&format!("[localhost]:{}", postfix.address().port()));
+        let path = authority.write(builder.dir()).display().to_string();
+        let daemon = builder.with("TLS_VERIFY", "secure").with("UPSTREAM_CA", &path).start();
+        let sent = [message::ordinary("one\r\n.two\r\n"), message::of_size(300 << 10)];
+        let mut client = daemon.client();
+        for sent in &sent {
+            client.deliver(sent).assert("250 2.");
+        }
+        let line = daemon.logged("relayed");
+        let tls = field(&line, "tls").unwrap_or_default();
+        assert!(tls.starts_with(version) && tls.ends_with("verified"), "{line}");
+        let mut count = 0;
+        postfix.settles("both mails", |log| {
+            count = log.lines().filter(|line| line.contains("status=sent")).count();
+            count == 2
+        });
+        let mails = postfix.mailbox();
+        assert!(sent.iter().all(|sent| mails.iter().any(|mail| mail.ends_with(sent))));
     }
 }

@@ -11,6 +11,7 @@ mod login_in;
 mod login_out;
 mod secrets;
 mod mta_sts;
+mod profile;
 mod requiretls;
 mod selftest;
 mod tokens;
