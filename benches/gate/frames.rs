@@ -106,9 +106,14 @@ pub(crate) fn syn(source: IpAddr, port: u16) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
     match source {
         IpAddr::V4(source) => {
-            frame.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
-            frame.extend(source.octets());
-            frame.extend(OWN_V4.octets());
+            let mut header = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
+            header.extend(source.octets());
+            header.extend(OWN_V4.octets());
+            let sum = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum::<u32>();
+            let checksum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            frame.extend([0x08, 0x00]);
+            frame.extend(header);
         }
         IpAddr::V6(source) => {
             frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);

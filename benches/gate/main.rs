@@ -1,5 +1,5 @@
 //! `cargo xtask bench gate`: nanoseconds a packet of the gate, by BPF_PROG_TEST_RUN, in one run beside an empty
-//! XDP program and Debian's xdp-filter with as many addresses.
+//! XDP program and Debian's xdp-filter with as many addresses; and CPU time a dropped SYN beside nftables.
 //!
 //! Argument: the gate's object. It must not touch any interface but the veth pair
 //! it makes for xdp-filter, in a network and mount namespace of its own.
@@ -9,6 +9,7 @@
 mod frames;
 mod peer;
 mod run;
+mod stack;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ fn bench() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let object = arguments.next().ok_or("which object? target/bpf/ringpost-gate.o")?;
     run::pin_to_cpu(0)?;
+    run::enter_namespaces()?;
     let mut gate = Loaded::new(&std::fs::read(object)?)?;
     for entry in [Entry::Linear, Entry::Frags] {
         if let Ok(program) = gate.program(entry) {
@@ -63,6 +65,29 @@ fn bench() -> Result<(), Box<dyn std::error::Error>> {
             }
             rows(&gate, &empty, peer.as_ref(), &sources)?;
         }
+    }
+    dropped_syns(&mut gate, &empty)
+}
+
+/// The whole way of a SYN that is refused, beside nftables.
+fn dropped_syns(gate: &mut Loaded, passing: &Program) -> Result<(), Box<dyn std::error::Error>> {
+    let stack = match stack::Stack::build() {
+        Ok(stack) => stack,
+        Err(error) => {
+            println!("SKIPPED nftables: {error}");
+            return Ok(());
+        }
+    };
+    let dropping = Program::answering(run::DROP)?;
+    println!(
+        "\nns of CPU a dropped SYN\n{:>6} {:>10} {:>10} {:>10} {:>10} {:>8} {:>8}",
+        "CIDRs", "empty drop", "gate", "nft ingr.", "nft input", "ingr./g.", "input/g."
+    );
+    for count in SIZES {
+        let sources = Sources::v4(count);
+        gate.publish(&table(&sources)?)?;
+        let program = Program::of(gate.program(Entry::Linear)?)?;
+        stack.row(&program, [&dropping, passing], &sources)?;
     }
     Ok(())
 }

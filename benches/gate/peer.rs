@@ -1,9 +1,8 @@
 //! Debian's xdp-filter (package xdp-tools), with the networks' addresses in its list.
 //!
 //! It knows exact addresses only, so each network is there by its first address, the one that the frames use.
-//! It runs in a network and a mount namespace of this process, on one end of a veth pair.
+//! It runs on one end of a veth pair in the benchmark's own namespaces.
 
-use std::io;
 use std::net::IpAddr;
 use std::process::Command;
 
@@ -24,10 +23,6 @@ pub(crate) struct XdpFilter {
 impl XdpFilter {
     /// Loads it with policy `allow`: listed sources are dropped. The other policy costs it the same.
     pub(crate) fn start() -> Result<Self, Box<dyn std::error::Error>> {
-        // SAFETY: this process has one thread, and nothing of it depends on the namespaces it leaves.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) } != 0 {
-            return Err(io::Error::last_os_error().into());
-        }
         command("mount", &["--make-rprivate", "/"])?;
         command("mount", &["-t", "bpf", "bpf", BPFFS])?;
         command("ip", &["link", "add", "bench0", "type", "veth", "peer", "name", "bench1"])?;
@@ -74,7 +69,8 @@ fn list<K: Pod>(
     Ok(())
 }
 
-fn command(program: &str, arguments: &[&str]) -> Result<String, Box<dyn std::error::Error>> {
+/// Runs a program of the system and gives what it printed.
+pub(crate) fn command(program: &str, arguments: &[&str]) -> Result<String, Box<dyn std::error::Error>> {
     let output =
         Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
     if !output.status.success() {

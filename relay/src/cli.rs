@@ -5,6 +5,8 @@
 
 mod arguments;
 mod daemon;
+mod queue;
+mod sendmail;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -20,7 +22,7 @@ use crate::config::features::{Feature, Features};
 use crate::config::{self, Host, Loaded, Refused, Sources};
 use crate::control::client::Verb as Asked;
 use crate::io::ladder;
-use crate::{selftest, tls};
+use crate::{gate, selftest, tls};
 
 /// Does what the arguments ask for; the first is the name that the binary was called by.
 #[must_use]
@@ -28,7 +30,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let called = arguments.first().and_then(|name| Path::new(name).file_name()).and_then(OsStr::to_str);
     if let Some(name @ ("sendmail" | "mailq" | "newaliases")) = called {
-        return not_in_this_build(name);
+        return sendmail::main(name, arguments.iter().skip(1).cloned());
     }
     match Arguments::try_parse_from(arguments) {
         Ok(arguments) => verb(arguments),
@@ -58,8 +60,8 @@ fn verb(arguments: Arguments) -> ExitCode {
         Verb::Explain { target, from, to, json, common: more } => {
             daemon::explain(common.and(more), target, (from, to), daemon::output(json))
         }
-        Verb::Queue(_) => not_in_this_build("queue"),
-        Verb::Gate(_) => not_in_this_build("gate"),
+        Verb::Queue(verb) => queue::verb(common, verb),
+        Verb::Gate(verb) => daemon::gate(common, verb),
         Verb::Top { .. } => not_in_this_build("top"),
         Verb::Selftest { to, common: more } => {
             selftest(&common.and(more).sources(), to.as_deref(), &mut io::stdout().lock())
@@ -127,6 +129,12 @@ fn version(abilities: &[(&str, bool)], out: &mut impl Write) -> ExitCode {
         format!("ringpost {} ({})\ngate: {gate}\n", env!("CARGO_PKG_VERSION"), env!("RINGPOST_COMMIT"));
     for (name, found) in abilities {
         text += &format!("{name}: {}\n", if *found { "yes" } else { "no" });
+    }
+    for (name, found) in gate::abilities() {
+        text += &match found {
+            Ok(()) => format!("{name}: yes\n"),
+            Err(why) => format!("{name}: no: {}\n", why.lines().next().unwrap_or_default()),
+        };
     }
     print(out, &text, 0)
 }

@@ -5,8 +5,9 @@
 
 use crate::meter::Custody as Holder;
 use crate::smtp::client::{Expect, UpstreamReply};
-use crate::smtp::reply::Reply;
+use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::Proof;
+use crate::spool::Receipt;
 
 /// A message is held by somebody who has taken responsibility for it (RFC 5321 §6.1).
 #[derive(Debug)]
@@ -22,6 +23,13 @@ impl Custody {
         let is_verdict = matches!(to, Expect::Message | Expect::LastChunk);
         (is_verdict && reply.is_positive())
             .then(|| Self { holder: Holder::Upstream, reply: reply.to_reply() })
+    }
+
+    /// The spool's word: the message is on stable storage, and delivering it is our business from now on.
+    #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "a receipt is good for one reply")]
+    pub fn of_spool(receipt: Receipt) -> Self {
+        Self { holder: Holder::Spool, reply: reply::queued_as(&receipt.id().to_string()) }
     }
 
     /// Who holds the message.

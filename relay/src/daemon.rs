@@ -4,6 +4,8 @@
 //! the workers serve (a second instance must not take a single connection), and the `ready` line comes when every worker
 //! answers. It must not do work of its own once the control plane runs.
 
+mod recovery;
+
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -15,14 +17,16 @@ use crate::control;
 use crate::control::{Bound, ControlPlane, Read, Start, Workers};
 use crate::egress;
 use crate::egress::token::{self, Keeping};
+use crate::gate::{Gate, GateError};
 use crate::ingress::login::Checker;
 use crate::io::clock;
 use crate::io::ladder::Rung;
-use crate::limits::{CERTIFICATE_LOOK, LISTEN_BACKLOG, LOG_FLUSH_TIMEOUT};
+use crate::limits::{CERTIFICATE_LOOK, LISTEN_BACKLOG, LOG_FLUSH_TIMEOUT, OFFENCES_PENDING_MAX};
 use crate::log::Log;
 use crate::meter::Listener;
 use crate::orders::{self, Order, Settings};
 use crate::resolve::{self, Service};
+use crate::spool::Shard;
 use crate::tls;
 use crate::tls::server::{Tickets, Watch};
 use crate::units::WorkerId;
@@ -43,8 +47,12 @@ pub enum Fault {
     TrustAnchors(String),
     /// No thread for the logins.
     Threads(io::Error),
+    /// The spool cannot be used.
+    Spool(recovery::Fault),
     /// The certificate or the authorities cannot be used.
     Tls(tls::Unready),
+    /// `XDP=require`, and the gate does not stand.
+    Gate(GateError),
 }
 
 impl Fault {
@@ -55,7 +63,8 @@ impl Fault {
             Self::Listen(_, _, error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Log(error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Control(fault) => fault.exit_code(),
-            Self::Log(_) => 73,
+            Self::Gate(error) => error.exit_code(),
+            Self::Log(_) | Self::Spool(_) => 73,
             Self::Tls(_) | Self::TrustAnchors(_) => 78,
             Self::Listen(..) | Self::Worker(..) | Self::Threads(_) => 71,
         }
@@ -76,7 +85,9 @@ impl fmt::Display for Fault {
             Self::Log(error) => write!(f, "LOG_TARGET: {error}"),
             Self::TrustAnchors(why) => write!(f, "DNS_TRUST_ANCHORS: {why}"),
             Self::Threads(error) => write!(f, "no thread for the logins: {error}"),
+            Self::Spool(fault) => fault.fmt(f),
             Self::Tls(unready) => unready.fmt(f),
+            Self::Gate(error) => write!(f, "XDP=require: {error}"),
         }
     }
 }
@@ -97,18 +108,25 @@ fn variable_of(listener: Listener) -> &'static str {
 /// Why it could not start.
 pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     let Loaded { config, warnings, .. } = loaded;
+    let (bound, sockets) = bind_all(&config)?;
+    // Before any other thread: what capabilities it gives up, all threads shall be without.
+    let gate =
+        Gate::start(&config.gate, control::gate::lists(&bound, &config.ingress)).map_err(Fault::Gate)?;
+    let gate = Arc::new(gate);
     let log = Log::start(&config.log).map_err(Fault::Log)?;
     let dropped = log.clone();
     for warning in &warnings {
         tracing::warn!(event = "configuration", warning = %warning);
     }
-    let (bound, sockets) = bind_all(&config)?;
+    gate.log();
     let (look_ups, requests) = resolve::channel();
     let tickets = Tickets::new().map_err(|fault| Fault::Tls(tls::Unready::Acceptor(fault)))?;
     let watch = Watch::default();
     let (keeping, keeper) = token::keeper(look_ups.clone());
     let settings = settings_of(&config, &tickets, &watch, &keeping).map_err(Fault::Tls)?;
     let (orders, receivers): (Vec<_>, Vec<_>) = (0..config.workers).map(|_| orders::channel()).unzip();
+    let (offended, offences) = flume::bounded(OFFENCES_PENDING_MAX);
+    let shared = Shared { banned: gate.banned(), offences: Some(offended), ..Shared::default() };
     let service = look_up_service(requests, &config.egress)?;
     let reloaded =
         Reloaded { log: log.clone(), look_ups: look_ups.clone(), tickets, watch: watch.clone(), keeping };
@@ -124,11 +142,17 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
         companions: vec![
             Box::pin(service.run()),
             Box::pin(watch_certificates(watch)),
+            Box::pin(control::gate::ban_offenders(offences, Arc::clone(&gate))),
             Box::pin(keeper.run()),
         ],
+        gate,
     })
     .map_err(Fault::Control)?;
-    let workers = start_workers(sockets, receivers, &settings, &look_ups, best)?;
+    let recovered =
+        recovery::take_over(&config.spool, &config.egress, config.workers).map_err(Fault::Spool)?;
+    let seats = sockets.into_iter().zip(receivers).zip(recovered.shards);
+    let seats = seats.map(|((sockets, orders), shard)| Seat { sockets, orders, shard }).collect();
+    let workers = start_workers(seats, &settings, &look_ups, (best, shared))?;
     let ending = plane.run().map_err(Fault::Control)?;
     // After a drain the workers end by themselves; a second signal does not wait for them.
     if ending.drain.is_some() {
@@ -137,6 +161,7 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     // What the target does not take by then is lost with the process.
     let _ = log.flush(LOG_FLUSH_TIMEOUT);
     drop(ending);
+    drop(recovered.lock);
     Ok(())
 }
 
@@ -151,7 +176,13 @@ fn settings_of(
     if let Some(shelf) = config.egress.login.as_ref().and_then(|login| login.token.as_ref()) {
         keeping.keep(shelf, tls.demand.authorities());
     }
-    Ok(Settings { ingress: Arc::new(config.ingress.clone()), egress: Arc::new(config.egress.clone()), tls })
+    Ok(Settings {
+        ingress: Arc::new(config.ingress.clone()),
+        egress: Arc::new(config.egress.clone()),
+        tls,
+        gate: Arc::new(config.gate.clone()),
+        spool: Arc::new(config.spool.clone()),
+    })
 }
 
 fn look_up_service(
@@ -245,18 +276,25 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// What one worker is given of its own.
+struct Seat {
+    sockets: Sockets,
+    orders: flume::Receiver<Order>,
+    shard: Option<Shard>,
+}
+
 fn start_workers(
-    sockets: Vec<Sockets>,
-    receivers: Vec<flume::Receiver<Order>>,
+    seats: Vec<Seat>,
     settings: &Settings,
     look_ups: &flume::Sender<resolve::Request>,
-    best: Rung,
+    (best, shared): (Rung, Shared),
 ) -> Result<Vec<JoinHandle<()>>, Fault> {
-    let shared = Shared { logins: Checker::start().map_err(Fault::Threads)?, ..Shared::default() };
+    let shared = Shared { logins: Checker::start().map_err(Fault::Threads)?, ..shared };
     let started_ms = clock::unix_ms();
     let cpus = crate::io::cpus();
     let mut threads = Vec::new();
-    for (number, (listeners, orders)) in (0u16..).zip(sockets.into_iter().zip(receivers)) {
+    let workers = u32::try_from(seats.len()).unwrap_or(u32::MAX);
+    for (number, Seat { sockets: listeners, orders, shard }) in (0u16..).zip(seats) {
         let id = WorkerId(number);
         let parts = Parts {
             id,
@@ -267,6 +305,8 @@ fn start_workers(
             orders,
             shared: shared.clone(),
             look_ups: look_ups.clone(),
+            shard,
+            workers,
             started_ms,
         };
         let (ready, is_ready) = flume::bounded(1);

@@ -77,6 +77,25 @@ pub const UPSTREAM_HOLD_MAX: Duration = Duration::from_secs(5);
 pub const UPSTREAM_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Idle time after which `RSET` opens the next flight on a pooled connection.
 pub const UPSTREAM_RSET_AFTER: Duration = Duration::from_secs(5);
+/// How often the ends of clients' patience are looked at: `DELIVERY_PATIENCE` ends at most this much late.
+pub const PATIENCE_TICK: Duration = Duration::from_millis(5);
+/// How long an upstream may take nothing of a message that is streamed to it before the spool takes the message over, where
+/// `DELIVERY_PATIENCE` is shorter.
+pub const UPSTREAM_STALL_MIN: Duration = Duration::from_secs(1);
+/// Octets of messages under way that one worker keeps in memory, to fall back on; what is beyond goes to the disk.
+pub const KEPT_OCTETS_MAX: usize = 32 * 1024 * 1024;
+/// Octets of spooled messages that one worker keeps in memory for their first attempt.
+pub const FRESH_OCTETS_MAX: usize = 16 * 1024 * 1024;
+/// Attempts from the queue that one worker has under way.
+pub const ATTEMPTS_MAX: usize = 256;
+/// Queued messages that one look at the queue may return as expired.
+pub const EXPIRY_LOOK_MESSAGES: usize = 10_000;
+/// How often a spool that does not take mail is tried.
+pub const SPOOL_REVIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Rows of the queue that go to a verb at once.
+pub const QUEUE_ROWS_MAX: usize = 64;
+/// Octets of a message's header section that `queue show` tells.
+pub const QUEUE_HEADER_OCTETS_MAX: usize = 16 * 1024;
 /// Addresses of one upstream name that are kept.
 pub const UPSTREAM_ADDRESSES_MAX: usize = 100;
 /// How long a client may take to accept our replies.
@@ -174,6 +193,12 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 16;
 pub const CONTROL_LINE_OCTETS_MAX: usize = 16 * 1024;
 /// Time that a client of the control socket has for its request, and to take its answer.
 pub const CONTROL_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Lines of an answer about the queue that wait for its reader.
+pub const CONTROL_LINES_WAITING_MAX: usize = 256;
+/// Longest wait for the next line of an answer about the queue, and for its reader to take it.
+pub const CONTROL_LINE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Octets of a message that `sendmail` takes from its standard input.
+pub const SENDMAIL_OCTETS_MAX: usize = 512 * 1024 * 1024;
 /// Verbs that wait for the stop at once.
 pub const STOP_WAITERS_MAX: usize = 64;
 /// How often the control plane looks at the workers when nobody asks: for rates and for the watchdog.
@@ -242,6 +267,10 @@ pub const BANS_MAX: usize = 8192;
 pub const GATE_TICK: Duration = Duration::from_millis(100);
 /// Refused packets that each CPU may report in one tick.
 pub const GATE_SAMPLES_PER_TICK: u64 = 25;
+/// How long `gate trace` waits for a refusal before it asks again.
+pub const GATE_TRACE_WAIT: Duration = Duration::from_secs(2);
+/// Offences that wait to be counted; more are lost, as a flood of them is counted by its part.
+pub const OFFENCES_PENDING_MAX: usize = 1024;
 /// Sampled refusals that are kept to be looked at.
 pub const GATE_EVENTS_MAX: usize = 1024;
 /// Dropped sources that are kept to be looked at.
@@ -260,6 +289,9 @@ const _: () =
 // The upstream is claimed before the held-back header section may be refused for its size.
 const _: () = assert!(UPSTREAM_CLAIM_OCTETS < HEADER_SECTION_OCTETS_MAX);
 const _: () = assert!(PATH_OCTETS_MAX + 2 * DSN_PARAMETER_OCTETS_MAX < COMMAND_LINE_OCTETS_MAX);
+// Mail that is under way may pin a good deal more than one message of the default greatest size.
+const _: () = assert!(KEPT_OCTETS_MAX > BODY_BUFFER_OCTETS_MAX * 8);
+const _: () = assert!(PATIENCE_TICK.as_millis() * 10 <= TICK.as_millis());
 // A slow client is put off long before a client that waits for a connection gives up.
 const _: () = assert!(UPSTREAM_HOLD_MAX.as_secs() < UPSTREAM_WAIT_MAX.as_secs());
 // A worker that answers late is known as stuck before the next look at it.

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -13,16 +13,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::egress::Egress;
+use crate::egress::delivery::{Delivery, Inheritance};
+use crate::egress::operator::{Line, Tally};
+use crate::egress::patient::Patient;
 use crate::egress::permit::PermitBook;
-use crate::egress::stream::UpstreamStream;
+use crate::egress::{Egress, Patience};
 use crate::envelope::Peer;
+use crate::gate::banned::Banned;
 use crate::ingress::Ingress;
 use crate::ingress::admission::{Admission, Admitted, Full};
 use crate::ingress::login::Checker;
 use crate::ingress::proxy;
 use crate::ingress::session::Session;
 use crate::io::buffer::{Buffer, Size};
+use crate::io::clock;
+use crate::io::files::ring::RingFiles;
 use crate::io::ladder::{self, Rung};
 use crate::io::ring::{RingIo, RingStream, stop_accepting};
 use crate::io::{Io, Stream};
@@ -32,6 +37,7 @@ use crate::orders::{Drained, Order, Settings};
 use crate::policy::rate::ClientRates;
 use crate::resolve::{self, Resolver};
 use crate::smtp::reply::{self, ReplyBuf};
+use crate::spool::Shard;
 use crate::units::{Moment, QueueIds, SessionId, WorkerId};
 
 /// What a worker is made of.
@@ -52,6 +58,10 @@ pub struct Parts {
     pub shared: Shared,
     /// Its way to the control plane's name look-ups.
     pub look_ups: flume::Sender<resolve::Request>,
+    /// Its part of the spool; `None`: there is no spool.
+    pub shard: Option<Shard>,
+    /// How many workers there are.
+    pub workers: u32,
     /// When the process started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
 }
@@ -67,6 +77,10 @@ pub struct Shared {
     pub rates: Arc<Mutex<ClientRates>>,
     /// The thread that checks logins.
     pub logins: Checker,
+    /// Who is banned.
+    pub banned: Arc<Banned>,
+    /// Where offences are reported; `None`: nobody counts them.
+    pub offences: Option<flume::Sender<IpAddr>>,
 }
 
 /// Runs a worker on this thread until it is drained. `ready` hears the driver that was had.
@@ -108,8 +122,10 @@ struct Worker {
     io: RingIo,
     ingress: Rc<Ingress<RingIo>>,
     egress: Rc<Egress<RingIo>>,
+    delivery: Option<Rc<Delivery<RingIo, RingFiles>>>,
     meter: Rc<RefCell<Meter>>,
     admission: Arc<Admission>,
+    banned: Arc<Banned>,
     listening: Vec<RawFd>,
     sessions: Cell<u64>,
     sessions_open: Cell<u64>,
@@ -120,20 +136,40 @@ impl Worker {
         let io = RingIo::new(parts.started_ms ^ u64::from(parts.id.0) << 48);
         let meter = Rc::new(RefCell::new(Meter::default()));
         meter.borrow_mut().io_driver[label_of(rung)] = 1;
-        let ids = QueueIds::new(parts.started_ms, parts.id);
-        let Settings { ingress, egress, tls } = parts.settings;
-        let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), ids, parts.shared.rates);
-        let egress = Egress::new(io.clone(), egress, parts.shared.permits, Resolver::new(parts.look_ups));
+        let ids = Rc::new(RefCell::new(QueueIds::new(parts.started_ms, parts.id)));
+        let Settings { ingress, egress, tls, spool, gate: _ } = parts.settings;
+        let ingress =
+            Ingress::new(io.clone(), ingress, Rc::clone(&meter), Rc::clone(&ids), parts.shared.rates);
+        let resolver = Resolver::new(parts.look_ups);
+        let egress = Rc::new(Egress::new(io.clone(), egress, parts.shared.permits, resolver));
         ingress.arm(&tls);
         ingress.check_logins_by(parts.shared.logins);
+        ingress.report_offences_to(parts.shared.offences);
         egress.arm(tls.demand);
+        let inherit = |shard| Inheritance {
+            worker: parts.id,
+            workers: parts.workers,
+            shard,
+            config: spool,
+            ids: Rc::clone(&ids),
+            clock: clock::now,
+        };
+        let delivery = match parts.shard {
+            Some(shard) => {
+                let files = if rung == Rung::Epoll { RingFiles::on_threads() } else { RingFiles::on_ring() };
+                Some(Delivery::new(Rc::clone(&egress), files?, inherit(shard), Rc::clone(&meter)))
+            }
+            None => None,
+        };
         let worker = Rc::new(Self {
             id: parts.id,
             io,
             ingress: Rc::new(ingress),
-            egress: Rc::new(egress),
+            egress,
+            delivery,
             meter,
             admission: parts.shared.admission,
+            banned: parts.shared.banned,
             listening: parts.listeners.iter().map(|(_, listener)| listener.as_raw_fd()).collect(),
             sessions: Cell::new(0),
             sessions_open: Cell::new(0),
@@ -158,6 +194,9 @@ impl Worker {
 
     /// Answers orders and looks after deadlines, until it is drained.
     async fn work(self: Rc<Self>, orders: flume::Receiver<Order>) {
+        if let Some(delivery) = &self.delivery {
+            delivery.start();
+        }
         let ticking = Rc::clone(&self);
         self.io.spawn(async move {
             loop {
@@ -170,12 +209,17 @@ impl Worker {
                 Order::Snapshot(answer) => {
                     let _ = answer.send(Box::new(self.snapshot()));
                 }
-                Order::Reload(Settings { ingress, egress, tls }, answer) => {
-                    self.ingress.configure(ingress);
-                    self.ingress.arm(&tls);
-                    self.egress.configure(egress);
-                    self.egress.arm(tls.demand);
-                    let _ = answer.send(Ok(()));
+                Order::Reload(settings, answer) => {
+                    let _ = answer.send(self.reload(settings));
+                }
+                Order::Queue(order) => match &self.delivery {
+                    Some(delivery) => delivery.obey(order),
+                    // Without a spool nothing is ever queued.
+                    None => drop(order.lines.try_send(Line::End(Tally::default()))),
+                },
+                Order::Flush(answer) => {
+                    let messages = self.delivery.as_ref().map_or(0, |delivery| delivery.flush());
+                    let _ = answer.send(messages);
                 }
                 Order::Drain { within, done } => {
                     let _ = done.send(self.drain(within).await);
@@ -185,9 +229,29 @@ impl Worker {
         }
     }
 
+    fn reload(&self, settings: Settings) -> Result<(), String> {
+        let Settings { ingress, egress, tls, spool, gate: _ } = settings;
+        if self.delivery.is_none() && egress.delivery_patience != Patience::Forever {
+            return Err(
+                "DELIVERY_PATIENCE: there is no spool yet; it is taken over at the next start".to_owned()
+            );
+        }
+        self.ingress.configure(ingress);
+        self.ingress.arm(&tls);
+        self.egress.configure(egress);
+        self.egress.arm(tls.demand);
+        if let Some(delivery) = &self.delivery {
+            delivery.configure(spool);
+        }
+        Ok(())
+    }
+
     fn tick(&self) {
         self.io.expire();
         self.egress.tick();
+        if let Some(delivery) = &self.delivery {
+            delivery.tick();
+        }
         if self.ingress.is_draining() {
             self.io.interrupt();
         }
@@ -196,7 +260,11 @@ impl Worker {
     fn snapshot(&self) -> Meter {
         let mut meter = self.meter.borrow().clone();
         self.egress.read_into(&mut meter.upstreams);
+        meter.outcomes_unknown = self.egress.outcomes_unknown();
         self.egress.read_handshakes_into(&mut meter.tls_handshakes[TlsSide::Outbound]);
+        if let Some(delivery) = &self.delivery {
+            delivery.read_into(&mut meter);
+        }
         meter
     }
 
@@ -209,11 +277,19 @@ impl Worker {
         while self.sessions_open.get() > 0 && self.io.now() < by {
             self.io.sleep(DRAIN_LOOK).await;
         }
+        if let Some(delivery) = &self.delivery {
+            delivery.close(by).await;
+        }
         self.egress.part(self.io.now().after(UPSTREAM_QUIT_TIMEOUT)).await;
         Drained { sessions_cut: self.sessions_open.get() }
     }
 
     fn admit(self: &Rc<Self>, listener: Listener, stream: RingStream, socket: SocketAddr) {
+        if self.banned.holds(socket.ip()) {
+            // Closed without a banner: the gate would not even have let it connect.
+            self.meter.borrow_mut().sessions[listener][SessionOutcome::Refused] += 1;
+            return;
+        }
         let (process_max, client_max) = {
             let config = self.ingress.config();
             (config.sessions_max, config.sessions_per_client_max)
@@ -256,12 +332,15 @@ impl Worker {
                 None => return SessionOutcome::Abuse,
             }
         }
+        if is_proxy && self.banned.holds(peer.client.ip()) {
+            return SessionOutcome::Refused;
+        }
         if listener != Listener::Smtp && !self.may_submit(&peer) {
             return SessionOutcome::Refused;
         }
         self.sessions.set(self.sessions.get() + 1);
         let id = SessionId { worker: self.id, number: self.sessions.get() };
-        let sink = UpstreamStream::new(Rc::clone(&self.egress));
+        let sink = Patient::new(Rc::clone(&self.egress), self.delivery.clone());
         let mut session = Session::new(Rc::clone(&self.ingress), stream, sink, peer, id, input);
         session.serve().await
     }

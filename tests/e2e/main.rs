@@ -1,5 +1,6 @@
 //! The real daemon over loopback, one promise or few a file, judged at the sink.
 
+mod administration;
 mod attempt;
 mod chunking;
 mod client_gone;
@@ -11,6 +12,7 @@ mod eight_bit;
 mod end_of_data;
 mod exchangers;
 mod failover;
+mod hybrid;
 mod ladder;
 mod limits;
 mod logs;
@@ -21,6 +23,7 @@ mod operation;
 mod pass;
 mod pipelining;
 mod proxy;
+mod queue;
 mod reuse;
 mod trace;
 mod upstream_manners;

@@ -49,6 +49,7 @@ impl Lab {
     /// Builds it, or tells why that cannot be.
     pub(crate) fn build() -> Result<Self, String> {
         unshare()?;
+        ip(&["link", "set", "lo", "up"])?;
         let client = Client::start()?;
         let lab = Self { client };
         lab.link(1500)?;
@@ -120,19 +121,24 @@ impl Client {
         result.recv().expect("the job ended")
     }
 
-    /// Connects from one address and reads the greeting.
-    pub(crate) fn greet(&self, from: &str, to: SocketAddr) -> std::io::Result<String> {
+    /// Connects from one address.
+    pub(crate) fn connect(&self, from: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
         let from: IpAddr = from.parse().expect("an address");
         self.run(move || {
             let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
             socket.bind(&SocketAddr::new(from, 0).into())?;
             socket.connect_timeout(&to.into(), PATIENCE)?;
-            let mut stream = TcpStream::from(socket);
-            stream.set_read_timeout(Some(PATIENCE))?;
-            let mut greeting = [0; 5];
-            stream.read_exact(&mut greeting)?;
-            Ok(String::from_utf8_lossy(&greeting).into_owned())
+            Ok(TcpStream::from(socket))
         })
+    }
+
+    /// Connects from one address and reads the greeting.
+    pub(crate) fn greet(&self, from: &str, to: SocketAddr) -> std::io::Result<String> {
+        let mut stream = self.connect(from, to)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut greeting = [0; 5];
+        stream.read_exact(&mut greeting)?;
+        Ok(String::from_utf8_lossy(&greeting).into_owned())
     }
 
     /// Puts a frame on the wire as it is.
@@ -190,8 +196,19 @@ pub(crate) struct Greeter {
 
 impl Greeter {
     pub(crate) fn start() -> Self {
+        Self::start_on(0)
+    }
+
+    /// On this port: one that the namespace has free.
+    pub(crate) fn start_on(port: u16) -> Self {
         let serve = |on: &str, reached: &str| {
-            let listener = TcpListener::bind(format!("{on}:0")).expect("a port");
+            let on: SocketAddr = format!("{on}:{port}").parse().expect("an address");
+            let socket = Socket::new(Domain::for_address(on), Type::STREAM, None).expect("a socket");
+            if on.is_ipv6() {
+                socket.set_only_v6(true).expect("a flag");
+            }
+            socket.bind(&on.into()).and_then(|()| socket.listen(16)).expect("a free port");
+            let listener = TcpListener::from(socket);
             let port = listener.local_addr().expect("a port").port();
             std::thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
@@ -290,6 +307,16 @@ pub(crate) fn keep_only(capabilities: &[u32]) {
     // SAFETY: both point to memory of the sizes that version 3 asks for.
     let done = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), data.as_ptr()) };
     assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Leaves what this thread starts with the capabilities of these numbers and no others, even as root.
+pub(crate) fn bound_to(capabilities: &[u32]) {
+    let last: u32 = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap();
+    for capability in (0..=last).filter(|capability| !capabilities.contains(capability)) {
+        // SAFETY: numbers in, a number out.
+        let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
 }
 
 fn thread_id() -> String {

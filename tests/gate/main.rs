@@ -2,13 +2,18 @@
 //! network namespaces. Without root or without an object each test says so and is skipped.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the failure")]
 
+mod bans;
+mod daemon;
 mod golden;
 mod kernel;
 mod lab;
 mod packet;
 mod property;
 mod reload;
+mod reloads;
 mod reset;
+mod site;
 mod stand;
+mod standing;
 mod traffic;
 mod verifier;

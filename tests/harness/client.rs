@@ -51,7 +51,15 @@ impl Client {
     /// When nobody listens.
     #[track_caller]
     pub fn dial(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the relay listens");
+        Self::over(TcpStream::connect(address).expect("the relay listens"))
+    }
+
+    /// Speaks over a connection that somebody else has made.
+    ///
+    /// # Panics
+    /// When the connection takes no options.
+    #[track_caller]
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_nodelay(true).expect("an option can be set");

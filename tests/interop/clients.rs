@@ -75,6 +75,8 @@ fn s_nail_sends() {
         let set =
             ["v15-compat", &mta, "smtp-auth=none", "hostname=client.test", "nosave", "from=a@client.test"];
         let mut command = program(&s_nail, &["-n", "-#", "-S", "expandaddr"]);
+        // Where no locale is set it takes its input for ASCII.
+        command.env("LC_ALL", "C.UTF-8");
         for setting in set {
             command.args(["-S", setting]);
         }

@@ -110,7 +110,7 @@ fn session(
     stream: <World as Io>::Stream,
     sink: Rules,
 ) -> Session<World, Rules> {
-    let ids = QueueIds::new(world.unix_ms(), WorkerId(0));
+    let ids = Rc::new(RefCell::new(QueueIds::new(world.unix_ms(), WorkerId(0))));
     let ingress = Ingress::new(world.clone(), Arc::new(config), Rc::default(), ids, Arc::default());
     let peer = Peer { listener: Listener::Smtp, socket: CLIENT, client: CLIENT };
     let id = SessionId { worker: WorkerId(0), number: 1 };
@@ -188,7 +188,7 @@ impl Sink for Rules {
         &mut self,
         envelope: &Envelope,
         rest: &mut Flight,
-        _content: Content,
+        _content: Content<'_>,
     ) -> Result<Custody, Reply> {
         self.take(rest);
         if let Some(refusal) = self.dialog.refusal(Stage::Message, "") {

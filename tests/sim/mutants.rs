@@ -81,7 +81,7 @@ impl Sink for Mutant {
         &mut self,
         envelope: &Envelope,
         rest: &mut Flight,
-        content: Content,
+        content: Content<'_>,
     ) -> Result<Custody, Reply> {
         let verdict = self.inner.finish(envelope, rest, content).await;
         match (self.mutation, verdict) {

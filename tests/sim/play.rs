@@ -170,7 +170,7 @@ impl Relay {
             world.clone(),
             Arc::new(ingress_config()),
             Rc::default(),
-            QueueIds::new(world.unix_ms(), WorkerId(0)),
+            Rc::new(RefCell::new(QueueIds::new(world.unix_ms(), WorkerId(0)))),
             Arc::default(),
         );
         let resolver = Resolver::new(resolve::channel().0);

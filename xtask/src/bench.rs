@@ -20,6 +20,7 @@ const GATE: &[Needed] = &[
     Needed { program: "xdp-filter", package: "xdp-tools", purpose: "peer of the gate" },
     Needed { program: "bpftool", package: "bpftool", purpose: "finding its program" },
     Needed { program: "ip", package: "iproute2", purpose: "a network of its own" },
+    Needed { program: "nft", package: "nftables", purpose: "peer of the gate" },
 ];
 /// The peer of `bench tls`.
 const TLS: &[Needed] =

@@ -11,11 +11,6 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Done {
-    // Without a toolchain for BPF the relay is built all the same, and says that it has no gate.
-    match ebpf::object() {
-        Ok(object) => println!("embedding {}", object.display()),
-        Err(error) => println!("no gate in this build: {error}"),
-    }
     relay(if arguments.debug { Profile::Debug } else { Profile::Release }).map(|binary| {
         println!("built {}", binary.display());
     })
@@ -28,11 +23,16 @@ pub(crate) enum Profile {
     Release,
 }
 
-/// Builds the relay and tells where it is.
+/// Builds the relay, with the gate where that can be built, and tells where it is.
 ///
 /// # Errors
 /// When it does not compile.
 pub(crate) fn relay(profile: Profile) -> Result<std::path::PathBuf, Box<dyn std::error::Error>> {
+    // Without a toolchain for BPF the relay is built all the same, and says that it has no gate.
+    match ebpf::object() {
+        Ok(object) => println!("embedding {}", object.display()),
+        Err(error) => println!("no gate in this build: {error}"),
+    }
     let mut command = cargo(&["build", "--package", "ringpost", "--bin", "ringpost"]);
     let folder = match profile {
         Profile::Debug => "debug",

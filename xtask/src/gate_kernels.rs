@@ -126,7 +126,11 @@ impl Apt {
                 step(Command::new("dpkg-deb").arg("-x").arg(path).arg(&unpacked))?;
             }
         }
-        newest(&unpacked.join("boot"), "vmlinuz-")
+        // Where all of a kernel lies in one folder, that is the one of its modules.
+        newest(&unpacked.join("boot"), "vmlinuz-").or_else(|_| {
+            let modules = newest(&unpacked.join("usr/lib/modules"), "")?;
+            newest(&modules, "vmlinuz")
+        })
     }
 
     /// What a package depends on that may hold a kernel's image.

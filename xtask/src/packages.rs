@@ -12,7 +12,7 @@ use crate::shell::{Done, found, step};
 
 /// A program that the suites call, and the package it is in.
 pub(crate) struct Needed {
-    /// A file name looked for on `PATH`.
+    /// A file name looked for on `PATH`, or a whole path where the package brings no program.
     pub(crate) program: &'static str,
     /// Debian's package.
     pub(crate) package: &'static str,
@@ -24,7 +24,13 @@ pub(crate) struct Needed {
 pub(crate) const SUITES: &[Needed] = &[
     Needed { program: "smtp-sink", package: "postfix", purpose: "upstream, sink and source of interop" },
     Needed { program: "swaks", package: "swaks", purpose: "client of interop" },
+    Needed {
+        program: "/usr/share/doc/libnet-ssleay-perl/copyright",
+        package: "libnet-ssleay-perl",
+        purpose: "TLS of swaks",
+    },
     Needed { program: "s-nail", package: "s-nail", purpose: "client of interop" },
+    Needed { program: "bsd-mailx", package: "bsd-mailx", purpose: "sendmail's caller in interop" },
     Needed { program: "msmtp", package: "msmtp", purpose: "client of interop" },
     Needed { program: "curl", package: "curl", purpose: "client of interop" },
     Needed { program: "python3", package: "python3", purpose: "client of interop" },

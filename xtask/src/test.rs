@@ -3,6 +3,7 @@
 //! The last line is `N passed, N failed, N skipped`, summed over the suites. It must not read stdin.
 
 use crate::build::{self, Profile};
+use crate::ebpf;
 use crate::packages;
 use crate::shell::Done;
 use crate::suites::{self, Tally};
@@ -26,6 +27,8 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     }
     if !arguments.no_install {
         packages::ensure(packages::SUITES)?;
+        // Where the gate cannot be built its tests are skipped, and say so.
+        ebpf::setup(false).unwrap_or_else(|error| println!("no gate: {error}"));
     }
     // The suites over the real daemon start this binary; it is built once, before any of them.
     let relay = build::relay(Profile::Debug)?;

@@ -176,6 +176,12 @@ pub enum QueueVerb {
     Requeue(Selector),
     /// Return to the sender.
     Bounce(Selector),
+    /// Check every record of the spool and say what was found. Changes nothing; the relay may run meanwhile.
+    Fsck {
+        /// Options of every verb.
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 /// Which messages: at least one way to tell.
@@ -224,7 +230,7 @@ pub enum GateVerb {
     Ban {
         /// Its address.
         ip: IpAddr,
-        /// For how long.
+        /// For how long; without it, until the ban is lifted.
         #[arg(long = "for", value_name = "AGE", value_parser = duration_argument)]
         ban_for: Option<Duration>,
         /// Options of every verb.

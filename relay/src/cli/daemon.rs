@@ -3,10 +3,10 @@
 use std::io;
 use std::process::ExitCode;
 
-use super::{Common, Target, refuse, tell, tell_warnings};
+use super::{Common, GateVerb, Target, refuse, tell, tell_warnings};
 use crate::config::{self, Host, Sources};
 use crate::control::client::{self, Output, Verb};
-use crate::control::protocol::Question;
+use crate::control::protocol::{GateQuestion, Question};
 use crate::daemon;
 use crate::io::ladder::Rung;
 use crate::io::process::{hide_memory, scrub_environment};
@@ -47,6 +47,22 @@ pub(super) fn explain(
 ) -> ExitCode {
     let question = Question { address: target.ip, port: target.port, from, to };
     ask(common, &Verb::Explain { question, output })
+}
+
+/// `gate …`.
+pub(super) fn gate(common: Common, verb: GateVerb) -> ExitCode {
+    let of_gate = |more, question| ask(common.clone().and(more), &Verb::Gate(question));
+    match verb {
+        GateVerb::Status { common: more } => of_gate(more, GateQuestion::Status),
+        GateVerb::Drops { common: more } => of_gate(more, GateQuestion::Drops),
+        GateVerb::Bans { common: more } => of_gate(more, GateQuestion::Bans),
+        GateVerb::Ban { ip, ban_for, common: more } => {
+            let for_ms = ban_for.map(|lasting| u64::try_from(lasting.as_millis()).unwrap_or(u64::MAX));
+            of_gate(more, GateQuestion::Ban { source: ip, for_ms })
+        }
+        GateVerb::Unban { ip, common: more } => of_gate(more, GateQuestion::Unban { source: ip }),
+        GateVerb::Trace { common: more } => ask(common.and(more), &Verb::Trace),
+    }
 }
 
 /// `--json` or not.

@@ -49,14 +49,13 @@ pub struct Features(fn(Feature) -> bool);
 impl Features {
     /// What this build can do.
     pub const THIS_BUILD: Self = Self(|feature| match feature {
-        Feature::RecipientMx | Feature::Tls | Feature::Auth => true,
-        Feature::Spool
-        | Feature::Gate
-        | Feature::Rewrite
-        | Feature::Routes
-        | Feature::Bcc
-        | Feature::Dkim => false,
+        Feature::RecipientMx | Feature::Tls | Feature::Auth | Feature::Spool => true,
+        Feature::Gate => crate::gate::object::OBJECT.is_some(),
+        Feature::Rewrite | Feature::Routes | Feature::Bcc | Feature::Dkim => false,
     });
+
+    /// What a build with a toolchain for BPF can do: the reference is the same wherever it is written.
+    pub const BEST_BUILD: Self = Self(|feature| feature == Feature::Gate || Self::THIS_BUILD.has(feature));
 
     /// Everything that there is a variable for: what the tests of later parts check against.
     #[cfg(test)]

@@ -44,7 +44,7 @@ fn default(variable: &Variable) -> String {
 }
 
 fn availability(variable: &Variable) -> String {
-    let Some((feature, without)) = variable.needs.filter(|(feature, _)| !Features::THIS_BUILD.has(*feature))
+    let Some((feature, without)) = variable.needs.filter(|(feature, _)| !Features::BEST_BUILD.has(*feature))
     else {
         return String::new();
     };

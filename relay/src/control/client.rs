@@ -3,12 +3,14 @@
 //! Blocking, without a runtime: a verb is a short-lived process. Exit codes are the interface's: 0 done, 1 nothing
 //! to act on, 3 not running, 69 a daemon that does not answer as it should, 77 no permission, 78 refused.
 
+pub mod queue;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::protocol::{self, Answer, Question, Request};
+use super::protocol::{self, Answer, GateQuestion, Question, Request};
 use crate::limits;
 
 /// What a verb wants.
@@ -30,6 +32,10 @@ pub enum Verb {
     Confirm,
     /// `flush`.
     Flush,
+    /// `gate …`, but for `trace`.
+    Gate(GateQuestion),
+    /// `gate trace`: until it is interrupted.
+    Trace,
     /// `explain`.
     Explain {
         /// About whom.
@@ -52,7 +58,15 @@ pub enum Output {
 ///
 /// Returns the exit code of the verb.
 pub fn run(socket: &Path, verb: &Verb, out: &mut impl Write, errors: &mut impl Write) -> u8 {
-    let outcome = ask(socket, verb).map(|answer| print(verb, &answer, out, errors));
+    let outcome = match verb {
+        Verb::Trace => trace(socket, out),
+        _ => ask(socket, verb).map(|answer| print(verb, &answer, out, errors)),
+    };
+    finish(socket, outcome, errors)
+}
+
+/// The exit code that an outcome means; errors are told.
+fn finish(socket: &Path, outcome: io::Result<io::Result<u8>>, errors: &mut impl Write) -> u8 {
     match outcome {
         Ok(Ok(code)) => code,
         // The reader of our output went away.
@@ -66,6 +80,23 @@ pub fn run(socket: &Path, verb: &Verb, out: &mut impl Write, errors: &mut impl W
                 _ => writeln!(errors, "ringpost: {}: {error}", socket.display()),
             };
             code
+        }
+    }
+}
+
+/// Asks again and again for what was refused since, until the daemon or the reader of our output is gone.
+fn trace(socket: &Path, out: &mut impl Write) -> io::Result<io::Result<u8>> {
+    let mut after = None;
+    loop {
+        let question = Verb::Gate(GateQuestion::Trace { after });
+        let Answer::Traced { lines, last } = ask(socket, &question)? else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the daemon answered something else"));
+        };
+        after = Some(last);
+        for line in lines {
+            if let Err(gone) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+                return Ok(Err(gone));
+            }
         }
     }
 }
@@ -102,6 +133,8 @@ fn request(verb: &Verb) -> Request {
         Verb::Confirm => Request::Confirm,
         Verb::Flush => Request::Flush,
         Verb::Explain { question, .. } => Request::Explain(question.clone()),
+        Verb::Gate(question) => Request::Gate { question: question.clone() },
+        Verb::Trace => Request::Gate { question: GateQuestion::Trace { after: None } },
     }
 }
 
@@ -129,6 +162,7 @@ fn print(verb: &Verb, answer: &Answer, out: &mut impl Write, errors: &mut impl W
             write!(out, "{}", found.text())?;
         }
         (Verb::Explain { output: Output::Json, .. }, Answer::Explained(found)) => json(out, found)?,
+        (Verb::Gate(_), Answer::Told { text }) => out.write_all(text.as_bytes())?,
         (Verb::Stop, Answer::Stopped { sessions_cut, workers_stuck }) => {
             print_stop(*sessions_cut, *workers_stuck, out)?;
         }
@@ -148,7 +182,11 @@ fn print(verb: &Verb, answer: &Answer, out: &mut impl Write, errors: &mut impl W
         }
         (_, Answer::Refused { mistakes }) => {
             mistakes.iter().try_for_each(|mistake| writeln!(errors, "{mistake}"))?;
-            return Ok(if *verb == Verb::Confirm { EXIT_NOTHING } else { EXIT_CONFIG });
+            return Ok(match verb {
+                Verb::Confirm => EXIT_NOTHING,
+                Verb::Gate(_) => EXIT_UNAVAILABLE,
+                _ => EXIT_CONFIG,
+            });
         }
         _ => {
             writeln!(errors, "the daemon answered something else; is it of another release?")?;

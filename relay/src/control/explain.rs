@@ -58,12 +58,17 @@ pub struct AddressVerdict {
     pub verdict: String,
 }
 
+/// The port that a client connects to where none is told.
+pub(super) fn default_port(listeners: &[Bound]) -> u16 {
+    let smtp = listeners.iter().find(|bound| bound.listener == Listener::Smtp);
+    smtp.map_or(SMTP_PORT, |bound| bound.address.port())
+}
+
 /// What the daemon does with this client.
 #[must_use]
 pub fn explain(question: &Question, settings: &Settings, listeners: &[Bound]) -> Explanation {
     let address = canonical(question.address);
-    let smtp = listeners.iter().find(|bound| bound.listener == Listener::Smtp);
-    let port = question.port.or(smtp.map(|bound| bound.address.port())).unwrap_or(SMTP_PORT);
+    let port = question.port.unwrap_or_else(|| default_port(listeners));
     let listener = listeners.iter().find(|bound| bound.address.port() == port).map(|bound| bound.listener);
     let network = listener.and_then(|kind| networks(kind, settings).matching(address));
     let ingress = &settings.ingress;
@@ -94,6 +99,15 @@ pub fn explain(question: &Question, settings: &Settings, listeners: &[Bound]) ->
 }
 
 impl Explanation {
+    /// Adds what the gate does with its packets, and what the daemon does with a banned source.
+    pub(super) fn add_gate(&mut self, gate: String, is_banned: bool) {
+        self.gate = gate;
+        if is_banned && self.listener.is_some() {
+            self.may_relay = false;
+            "closed without a banner: banned".clone_into(&mut self.verdict);
+        }
+    }
+
     /// The explanation for a person at a terminal.
     #[must_use]
     pub fn text(&self) -> String {

@@ -121,7 +121,11 @@ async fn unready(plane: &Plane) -> Option<&'static str> {
     let census = plane.census().await;
     match () {
         () if census.workers_stuck > 0 => Some("a worker does not answer"),
-        () if !census.meter.upstreams.is_usable() => Some("every upstream is down"),
+        () if census.meter.spools_broken > 0 => Some("the spool cannot be written"),
+        // With a spool mail is taken all the same.
+        () if !census.meter.upstreams.is_usable() && !plane.takes_mail_for_later().await => {
+            Some("every upstream is down")
+        }
         () => None,
     }
 }

@@ -12,10 +12,12 @@ mod census;
 pub mod client;
 pub mod config;
 pub mod explain;
+pub mod gate;
 mod http;
 mod notify;
 mod plane;
 pub mod protocol;
+mod queue;
 mod signals;
 mod socket;
 pub mod status;
@@ -33,6 +35,7 @@ pub use census::Rates;
 pub use config::Config;
 pub use workers::{DrainEnd, Workers};
 
+use crate::gate::Gate;
 use crate::limits;
 use crate::meter::Listener;
 use crate::orders::Settings;
@@ -57,6 +60,8 @@ pub struct Start {
     pub reread: Reread,
     /// How many log lines were dropped so far.
     pub log_lines_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The gate, or the reason why there is none.
+    pub gate: Arc<Gate>,
     /// Further tasks of the control plane's thread, such as the resolver. They end with it.
     pub companions: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -170,6 +175,7 @@ impl ControlPlane {
             settings: start.settings,
             reread: start.reread,
             log_lines_dropped: start.log_lines_dropped,
+            gate: start.gate,
         });
         Ok(Self { plane: Arc::new(plane), admin, socket, companions })
     }
@@ -261,7 +267,7 @@ async fn pulse(plane: Arc<Plane>, manager: ServiceManager) {
             continue;
         }
         if !is_ready {
-            plane.log_ready(&census);
+            plane.log_ready(&census).await;
             manager.ready();
             is_ready = true;
         }

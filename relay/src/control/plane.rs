@@ -13,6 +13,8 @@ use tokio::sync::{Mutex, watch};
 use super::census::{Census, Gatherer};
 use super::protocol::{self, Answer};
 use super::{Bound, Config, DrainEnd, Reread, Workers};
+use crate::egress::Patience;
+use crate::gate::Gate;
 use crate::io::clock;
 use crate::limits;
 use crate::meter::labels::PerReloadOutcome;
@@ -31,6 +33,7 @@ pub(super) struct Facts {
     pub(super) settings: Settings,
     pub(super) reread: Reread,
     pub(super) log_lines_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
+    pub(super) gate: Arc<Gate>,
 }
 
 /// Where the relay is in its life.
@@ -107,10 +110,16 @@ impl Plane {
         self.in_force.lock().await.settings.clone()
     }
 
+    /// Whether mail is queued while the upstreams are down.
+    pub(super) async fn takes_mail_for_later(&self) -> bool {
+        self.in_force.lock().await.settings.egress.delivery_patience != Patience::Forever
+    }
+
     /// The text of `/metrics`.
     pub(super) async fn metrics(&self) -> String {
         let census = self.census().await;
         let acceptor = self.settings().await.tls.acceptor;
+        let (gate, gate_bans) = self.gate_metrics().await;
         let process = meter::Process {
             certificate_not_after: acceptor
                 .and_then(|acceptor| acceptor.not_after())
@@ -123,8 +132,8 @@ impl Plane {
             workers_stuck: census.workers_stuck as u64,
             reloads: self.in_force.lock().await.reloads,
             log_lines_dropped: (self.facts.log_lines_dropped)(),
-            gate: &[],
-            gate_bans: 0,
+            gate: &gate,
+            gate_bans,
         };
         meter::expose(&meter::Snapshot { meter: &census.meter, process: &process })
     }
@@ -208,13 +217,19 @@ impl Plane {
             self.restore(&in_force.settings).await;
             return refused(mistakes);
         }
+        if let Err(mistake) = self.replace_gate(&read.settings).await {
+            self.restore(&in_force.settings).await;
+            return refused(vec![mistake]);
+        }
+        let mut warnings = read.warnings;
+        warnings.extend(self.facts.gate.waits_for_start(&read.settings.gate));
         let before = std::mem::replace(&mut in_force.settings, read.settings);
         if let Some(wait) = confirm {
             in_force.trials += 1;
             in_force.trial = Some(Trial { number: in_force.trials, before });
             tokio::spawn(Arc::clone(self).roll_back(in_force.trials, wait.min(limits::CONFIRM_MAX)));
         }
-        Answer::Reloaded { warnings: read.warnings, confirm_ms: confirm.map(protocol::millis) }
+        Answer::Reloaded { warnings, confirm_ms: confirm.map(protocol::millis) }
     }
 
     /// Keeps the settings on trial for good.
@@ -241,16 +256,19 @@ impl Plane {
         tracing::warn!(event = "reload_rolled_back", after_seconds = wait.as_secs());
     }
 
-    /// Puts settings that were in force before back in force. A worker that refuses them is logged: it answers for
-    /// itself by what it serves.
+    /// Puts settings that were in force before back in force. A worker or gate that refuses them is logged: it answers
+    /// for itself by what it serves.
     async fn restore(&self, settings: &Settings) {
-        for reason in self.facts.workers.reload(settings).await.err().unwrap_or_default() {
+        let of_workers = self.facts.workers.reload(settings).await.err().unwrap_or_default();
+        let of_gate = self.replace_gate(settings).await.err();
+        for reason in of_workers.into_iter().chain(of_gate) {
             tracing::error!(event = "restore_refused", reason = reason.as_str());
         }
     }
 
     /// The one line that tells where the relay listens.
-    pub(super) fn log_ready(&self, census: &Census) {
+    pub(super) async fn log_ready(&self, census: &Census) {
+        let gate = self.gate_words().await;
         let drivers: Vec<&str> = census
             .meter
             .io_driver
@@ -268,6 +286,7 @@ impl Plane {
             version = self.facts.version,
             workers = census.workers,
             io_driver = drivers.join(" "),
+            gate = gate.as_deref().map_or("off", |words| if words.starts_with("none:") { "none" } else { words }),
         );
     }
 

@@ -18,7 +18,8 @@ use tokio::sync::Semaphore;
 use super::Fault;
 use super::explain::explain;
 use super::plane::Plane;
-use super::protocol::{self, Answer, Request};
+use super::protocol::{self, Answer, GateQuestion, Request};
+use super::queue;
 use crate::limits;
 
 /// The control socket, bound but not yet served.
@@ -133,12 +134,16 @@ async fn converse(mut stream: UnixStream, plane: &Arc<Plane>) -> io::Result<()> 
         Request::Status => Answer::Status(Box::new(plane.status().await)),
         Request::Reload { confirm_ms } => plane.reload(confirm_ms.map(Duration::from_millis)).await,
         Request::Confirm => plane.confirm().await,
-        // Nothing is ever queued in a streaming relay.
-        Request::Flush => Answer::Flushed { messages: 0 },
+        Request::Flush => Answer::Flushed { messages: plane.facts.workers.flush().await },
+        Request::Queue { act, which } => return queue::answer(&mut stream, plane, act, which).await,
         Request::Explain(question) => {
             let settings = plane.settings().await;
-            Answer::Explained(Box::new(explain(&question, &settings, &plane.facts.listeners)))
+            let (gate, is_banned) = plane.explain_gate(question.address, question.port).await;
+            let mut found = explain(&question, &settings, &plane.facts.listeners);
+            found.add_gate(gate, is_banned);
+            Answer::Explained(Box::new(found))
         }
+        Request::Gate { question } => plane.answer_gate(question).await,
     };
     protocol::write(&mut stream, &answer).await
 }
@@ -151,6 +156,13 @@ fn note(stream: &UnixStream, request: &Request) {
         Request::Reload { .. } => "reload",
         Request::Confirm => "confirm",
         Request::Flush => "flush",
+        Request::Queue { act, .. } => match act.logged() {
+            Some(verb) => verb,
+            None => return,
+        },
+        Request::Gate { question: GateQuestion::Ban { .. } } => "gate ban",
+        Request::Gate { question: GateQuestion::Unban { .. } } => "gate unban",
+        Request::Gate { .. } => return,
     };
     let peer = stream.peer_cred().ok();
     let (uid, pid) = (peer.map(|peer| peer.uid()), peer.and_then(|peer| peer.pid()));

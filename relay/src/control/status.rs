@@ -50,7 +50,7 @@ pub struct Status {
     pub queue: QueueStatus,
     /// Where mail goes.
     pub upstreams: Vec<UpstreamStatus>,
-    /// The XDP gate; none in this build.
+    /// The XDP gate: where it stands and how, or `none: why`; null where it is off.
     pub gate: Option<String>,
 }
 
@@ -170,7 +170,7 @@ impl Plane {
                 oldest_seconds: meter.queue_oldest_seconds,
             },
             upstreams: upstreams(&census),
-            gate: None,
+            gate: self.gate_words().await,
         }
     }
 

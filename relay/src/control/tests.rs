@@ -11,6 +11,7 @@ use super::protocol::Question;
 use super::workers::tests::obedient;
 use super::*;
 use crate::config;
+use crate::egress::operator::{Line, Tally};
 use crate::meter::Meter;
 use crate::orders::Order;
 use crate::tls;
@@ -24,6 +25,7 @@ pub(super) fn settings() -> Settings {
         ("EXT_RELAY_HOST", "mail.example.net:587,[2001:db8::1]:25"),
         ("OUTGOING_SMTP_AUTH", "off"),
         ("DENIED_SENDERS", "@spam.example"),
+        ("DELIVERY_PATIENCE", "forever"),
     ];
     let sources = config::Sources {
         environment: environment.iter().map(|&(name, value)| (name.into(), value.into())).collect(),
@@ -34,6 +36,8 @@ pub(super) fn settings() -> Settings {
         ingress: Arc::new(config.ingress),
         egress: Arc::new(config.egress),
         tls: tls::Armour::default(),
+        gate: Arc::new(config.gate),
+        spool: Arc::new(config.spool),
     }
 }
 
@@ -52,7 +56,15 @@ fn facts(workers: Vec<flume::Sender<Order>>, listeners: Vec<Bound>, reread: Rere
         settings: settings(),
         reread,
         log_lines_dropped: Box::new(|| 0),
+        gate: no_gate(),
     }
+}
+
+/// A gate that is off.
+fn no_gate() -> Arc<Gate> {
+    let mut config = (*settings().gate).clone();
+    config.wanted = crate::gate::config::Wanted::Off;
+    Arc::new(Gate::start_with(None, &config, crate::gate::Lists::default()).unwrap())
 }
 
 fn unchanged() -> Reread {
@@ -100,6 +112,7 @@ fn run(workers: Vec<flume::Sender<Order>>, reread: Reread) -> Running {
         commit: facts.commit,
         reread: facts.reread,
         log_lines_dropped: facts.log_lines_dropped,
+        gate: facts.gate,
         companions: Vec::new(),
     })
     .unwrap();
@@ -223,6 +236,8 @@ async fn an_unconfirmed_reload_is_rolled_back() {
                     reply.send(Ok(())).unwrap();
                 }
                 Order::Snapshot(reply) => reply.send(Box::default()).unwrap(),
+                Order::Flush(reply) => reply.send(0).unwrap(),
+                Order::Queue(order) => order.lines.send(Line::End(Tally::default())).unwrap(),
                 Order::Drain { .. } => return,
             }
         }
@@ -262,8 +277,33 @@ fn explain_tells_the_verdict_as_text_and_as_json() {
 
 #[test]
 fn flush_says_how_many_messages_are_attempted() {
+    let running = run(vec![obedient(Meter::default(), true), obedient(Meter::default(), true)], unchanged());
+    assert_eq!(running.say(&Verb::Flush), (0, "4 messages are attempted now\n".to_owned(), String::new()));
+    running.stop();
+}
+
+#[test]
+fn a_message_that_is_not_there_is_1_and_an_empty_queue_is_0() {
+    use client::queue::{Act, QueueVerb, Shape, Which};
     let running = run(vec![obedient(Meter::default(), true)], unchanged());
-    assert_eq!(running.say(&Verb::Flush), (0, "0 messages are attempted now\n".to_owned(), String::new()));
+    let ask = |act, ids: &[&str], shape| {
+        let ids = ids.iter().map(|&id| id.to_owned()).collect();
+        let verb = QueueVerb { act, ids, which: Which::default(), shape };
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        let code = client::queue::run(&running.socket(), &verb, &mut out, &mut errors);
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(errors).unwrap())
+    };
+    assert_eq!(ask(Act::List, &[], Shape::Json), (0, String::new(), String::new()));
+    assert_eq!(ask(Act::List, &[], Shape::Table).1, "the queue is empty\n");
+    for id in ["U1K2JFJ00000000", "nonsense"] {
+        for act in [Act::Show, Act::Hold, Act::Bounce] {
+            assert_eq!(ask(act, &[id], Shape::Whole), (1, String::new(), format!("{id}: no such message\n")));
+        }
+    }
+    assert_eq!(
+        ask(Act::Delete, &[], Shape::Table),
+        (0, "0 of 0 messages deleted\n".to_owned(), String::new())
+    );
     running.stop();
 }
 
@@ -296,6 +336,7 @@ fn a_second_control_plane_on_the_same_socket_is_refused() {
         commit: facts.commit,
         reread: facts.reread,
         log_lines_dropped: facts.log_lines_dropped,
+        gate: facts.gate,
         companions: Vec::new(),
     });
     assert!(matches!(second, Err(Fault::AlreadyRunning(_))));

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::connection::{Broken, Connection};
 use super::outcome::{self, Stage};
+use super::pace::Pace;
 use super::pool::{Lease, Pool};
 use super::protection::Protection;
 use super::{Claimed, Egress, EightBit};
@@ -89,11 +90,21 @@ impl<I: Io> Agreement<I> {
         Ok(Hand { connection, is_reused, is_agreed: false })
     }
 
+    /// How long the upstream takes; `None` before one is known.
+    pub(super) fn pace(&self) -> Option<&Pace> {
+        self.held.as_ref().map(|held| &held.pool.pace)
+    }
+
     /// Leaves the connection where it can be taken away if the client stays silent.
     pub(super) fn park(&self, connection: Box<Connection<I::Stream>>, is_in_data: bool) {
         if let Some(held) = &self.held {
             held.lease.park(connection, self.now(), is_in_data);
         }
+    }
+
+    /// Whether a connection is parked that takes chunks.
+    pub(super) fn is_parked_with_chunking(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.lease.is_parked_with_chunking())
     }
 
     /// The parked connection; `None`: there is none, or it was taken away.

@@ -33,6 +33,12 @@ impl Health {
         may
     }
 
+    /// Whether [`Self::may_try`] would say yes, without being the probe.
+    #[must_use]
+    pub fn is_worth_trying(&self, now: Moment) -> bool {
+        self.failures == 0 || (now >= self.down_until && !self.is_probed)
+    }
+
     /// A connection was made.
     pub fn succeeded(&mut self) {
         *self = Self::default();
@@ -52,6 +58,13 @@ impl Health {
             UPSTREAM_LOGIN_WAIT_MIN.saturating_mul(1 << self.failures.min(16)).min(UPSTREAM_LOGIN_WAIT_MAX);
         self.failed(now);
         self.down_until = now.after(wait);
+    }
+
+    /// An operator wants it tried now. The wait after a refused login stays: it protects the account.
+    pub fn probe_now(&mut self, now: Moment) {
+        if self.down_until <= now.after(WAIT_MAX) {
+            self.down_until = now;
+        }
     }
 
     /// Whether the last try succeeded, or none was made.
@@ -89,6 +102,18 @@ mod tests {
         assert!(health.may_try(Moment(0).after(UPSTREAM_LOGIN_WAIT_MIN)), "the probe");
         (0..100).for_each(|_| health.login_refused(Moment(0)));
         assert!(health.may_try(Moment(0).after(UPSTREAM_LOGIN_WAIT_MAX)));
+    }
+
+    #[test]
+    fn an_operator_need_not_wait_but_for_a_refused_login() {
+        let mut health = Health::default();
+        (0..9).for_each(|_| health.failed(Moment(0)));
+        assert!(!health.is_worth_trying(Moment(1)));
+        health.probe_now(Moment(1));
+        assert!(health.may_try(Moment(1)) && !health.may_try(Moment(1)), "one probe");
+        health.login_refused(Moment(1));
+        health.probe_now(Moment(2));
+        assert!(!health.is_worth_trying(Moment(2)));
     }
 
     #[test]

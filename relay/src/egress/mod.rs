@@ -7,9 +7,14 @@ mod agreement;
 pub mod config;
 pub mod connect;
 pub mod connection;
+pub mod delivery;
 pub mod health;
 pub mod notice;
+pub mod operator;
 pub mod outcome;
+pub mod pace;
+pub mod patience;
+pub mod patient;
 pub mod permit;
 pub mod pool;
 pub mod protection;
@@ -42,6 +47,7 @@ use crate::resolve::Resolver;
 use crate::smtp::client::UpstreamReply;
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
+use crate::spool::schedule::Bucket;
 use crate::tls::client::{Connector, Demand};
 use crate::units::Moment;
 
@@ -60,6 +66,12 @@ pub struct Egress<I: Io> {
     handshakes: RefCell<PerTlsVersion<PerHandshakeOutcome>>,
     /// Counts changes of what a connection is made by: login and demands on TLS.
     generation: Cell<u32>,
+    /// `UPSTREAM_RATE`.
+    bucket: RefCell<Option<Arc<Bucket>>>,
+    /// An upstream that was down has been reached since this was last asked.
+    has_come_up: Cell<bool>,
+    /// Messages whose upstream broke behind the final dot.
+    unknown: Cell<u64>,
 }
 
 /// What TLS with upstreams goes by.
@@ -90,6 +102,7 @@ impl<I: Io> Egress<I> {
     #[must_use]
     pub fn new(io: I, config: Arc<Config>, permits: Arc<PermitBook>, resolver: Resolver) -> Self {
         let routes = RefCell::new(Routes::new(&config, &permits));
+        let bucket = RefCell::new(permits.bucket(config.upstream_rate));
         Self {
             io,
             config: RefCell::new(config),
@@ -99,6 +112,9 @@ impl<I: Io> Egress<I> {
             armour: RefCell::new(Armour::new(Demand::none())),
             handshakes: RefCell::default(),
             generation: Cell::new(0),
+            bucket,
+            has_come_up: Cell::new(false),
+            unknown: Cell::new(0),
         }
     }
 
@@ -116,6 +132,7 @@ impl<I: Io> Egress<I> {
             (&old.login, old.mechanism) == (&config.login, config.mechanism)
         };
         let former = self.routes.borrow_mut().configure(&config, &self.permits);
+        *self.bucket.borrow_mut() = self.permits.bucket(config.upstream_rate);
         *self.config.borrow_mut() = config;
         self.resolver.forget();
         former.into_iter().for_each(|connection| self.take_leave(*connection));
@@ -148,6 +165,12 @@ impl<I: Io> Egress<I> {
     /// Adds the handshakes so far to the metrics.
     pub fn read_handshakes_into(&self, handshakes: &mut PerTlsVersion<PerHandshakeOutcome>) {
         handshakes.merge(&self.handshakes.borrow());
+    }
+
+    /// Messages so far whose upstream broke behind the final dot: whether it has them, nobody knows.
+    #[must_use]
+    pub fn outcomes_unknown(&self) -> u64 {
+        self.unknown.get()
     }
 
     /// Looks after pools and waits; to be called every tick.
@@ -203,6 +226,37 @@ impl<I: Io> Egress<I> {
         while open.get() > 0 && self.io.now() < by {
             self.io.sleep(PART_LOOK).await;
         }
+    }
+
+    /// The upstream that a transaction for this recipient would be tried at now; `Err`: none is worth trying, `Ok(None)`:
+    /// nothing is known of it yet.
+    #[allow(clippy::result_unit_err, reason = "there is nothing more to say")]
+    pub fn prospect(&self, recipient: &Rcpt) -> Result<Option<Rc<Pool<I::Stream>>>, ()> {
+        self.routes.borrow().prospect(recipient, self.io.now())
+    }
+
+    /// `UPSTREAM_RATE`, as it stands; `None`: no bound.
+    #[must_use]
+    pub fn bucket(&self) -> Option<Arc<Bucket>> {
+        self.bucket.borrow().clone()
+    }
+
+    /// Whether an upstream that was down has been reached since this was last asked.
+    #[must_use]
+    pub fn has_come_up(&self) -> bool {
+        self.has_come_up.take()
+    }
+
+    /// Lets every upstream be tried now, whatever was heard of it before: an operator's word.
+    pub fn probe_now(&self) {
+        let now = self.io.now();
+        self.routes.borrow().for_each(|_, pool| pool.probe_now(now));
+    }
+
+    /// Whether all mail goes to the same upstreams, whomever it is for.
+    #[must_use]
+    pub fn is_fixed(&self) -> bool {
+        self.routes.borrow().is_fixed()
     }
 
     /// A connection for a transaction: to the first upstream, in order of preference, that gives one as well protected
@@ -280,6 +334,7 @@ impl<I: Io> Egress<I> {
                     let offered = connection.machine.capabilities().messages_max;
                     let wanted = config.upstream_messages_per_connection;
                     connection.messages_max = offered.map_or(wanted, |max| max.min(wanted));
+                    self.has_come_up.set(self.has_come_up.get() || !pool.is_up());
                     pool.succeeded(self.io.now());
                     return Ok(Some(connection));
                 }
@@ -339,6 +394,7 @@ impl<I: Io> Egress<I> {
     }
 
     fn log_unknown(&self, upstream: &str, broken: &Broken) {
+        self.unknown.set(self.unknown.get() + 1);
         tracing::warn!(event = "outcome_unknown", %upstream, reason = ?broken);
     }
 }

@@ -7,10 +7,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::policy::rate::Rate;
+use crate::spool::schedule::Bucket;
+
 /// The permits of every upstream of the process, by the upstream's name.
 #[derive(Debug, Default)]
 pub struct PermitBook {
     upstreams: Mutex<HashMap<String, Arc<Permits>>>,
+    rate: Mutex<Option<(Rate, Arc<Bucket>)>>,
 }
 
 impl PermitBook {
@@ -25,6 +29,21 @@ impl PermitBook {
         let permits = Arc::clone(upstreams.entry(upstream.to_owned()).or_default());
         permits.max.store(max, Ordering::Relaxed);
         permits
+    }
+
+    /// The bucket of `UPSTREAM_RATE`, the same for all workers as long as the rate is the same.
+    #[must_use]
+    pub fn bucket(&self, rate: Option<Rate>) -> Option<Arc<Bucket>> {
+        let mut known = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let rate = rate?;
+        match &*known {
+            Some((same, bucket)) if *same == rate => Some(Arc::clone(bucket)),
+            _ => {
+                let bucket = Arc::new(Bucket::new(rate));
+                *known = Some((rate, Arc::clone(&bucket)));
+                Some(bucket)
+            }
+        }
     }
 }
 

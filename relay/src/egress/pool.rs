@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use super::health::Health;
+use super::pace::Pace;
 use super::permit::{Permit, Permits};
 use super::waiting::{Grant, Queue};
 use crate::io::Stream;
@@ -29,6 +30,8 @@ pub struct Pool<S> {
     open: Rc<Cell<u64>>,
     /// When `health` last heard of a try.
     tried_at: Cell<Option<Moment>>,
+    /// How long its transactions took lately.
+    pub pace: Pace,
 }
 
 /// The right to one connection, and its place in the count of this worker.
@@ -86,6 +89,7 @@ impl<S: Stream> Pool<S> {
             leases: RefCell::default(),
             open: Rc::default(),
             tried_at: Cell::new(None),
+            pace: Pace::default(),
         }
     }
 
@@ -182,10 +186,21 @@ impl<S: Stream> Pool<S> {
         self.health.borrow_mut().succeeded();
     }
 
+    /// An operator wants it tried now.
+    pub fn probe_now(&self, now: Moment) {
+        self.health.borrow_mut().probe_now(now);
+    }
+
     /// Whether the last try succeeded.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.health.borrow().is_up()
+    }
+
+    /// Whether a transaction that comes now may get a connection: the upstream is up, or it is time to see.
+    #[must_use]
+    pub fn is_worth_trying(&self, now: Moment) -> bool {
+        self.idle() > 0 || self.health.borrow().is_worth_trying(now)
     }
 
     /// When a connection was last tried; `None`: never.
@@ -272,6 +287,11 @@ impl<S> Lease<S> {
     /// The connection, if it was not taken away meanwhile.
     pub fn unpark(&self) -> Option<Box<Connection<S>>> {
         self.parked.borrow_mut().take().map(|parked| parked.connection)
+    }
+
+    /// Whether a connection is here whose upstream takes chunks.
+    pub fn is_parked_with_chunking(&self) -> bool {
+        self.parked.borrow().as_ref().is_some_and(|parked| parked.connection.machine.capabilities().chunking)
     }
 
     fn take_if_silent(&self, now: Moment, hold_max: Duration) -> Option<Parked<S>> {

@@ -122,6 +122,21 @@ impl<S: Stream> Routes<S> {
         vec![destination]
     }
 
+    /// The upstream that a transaction for this recipient would be tried at now; `Err`: none is worth trying, `Ok(None)`:
+    /// nothing is known of it yet.
+    #[allow(clippy::result_unit_err, reason = "there is nothing more to say")]
+    pub fn prospect(&self, recipient: &Rcpt, now: Moment) -> Result<Option<Rc<Pool<S>>>, ()> {
+        if self.fixed.is_empty() {
+            let known = domain_of(recipient).and_then(|domain| self.domains.get(&domain));
+            return match known {
+                Some(destination) if !destination.pool.is_worth_trying(now) => Err(()),
+                other => Ok(other.map(|destination| Rc::clone(&destination.pool))),
+            };
+        }
+        let up = self.fixed.iter().find(|destination| destination.pool.is_worth_trying(now));
+        up.map(|destination| Some(Rc::clone(&destination.pool))).ok_or(())
+    }
+
     /// Likewise, for a message that is to be protected so.
     pub fn protected(
         &mut self,

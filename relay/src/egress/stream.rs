@@ -15,12 +15,15 @@ use std::time::Duration;
 use super::agreement::{Agreement, Verdicts};
 use super::connection::{Broken, Connection};
 use super::outcome::Stage;
+use super::pace::Pace;
 use super::{Egress, EightBit};
 use crate::custody::Custody;
 use crate::envelope::Envelope;
 use crate::ingress::sink::{Answer, Content, Next, Sink};
 use crate::io::{Flight, Io};
-use crate::limits::{UPSTREAM_BLOCK_TIMEOUT, UPSTREAM_DATA_TIMEOUT, UPSTREAM_VERDICT_TIMEOUT};
+use crate::limits::{
+    UPSTREAM_BLOCK_TIMEOUT, UPSTREAM_DATA_TIMEOUT, UPSTREAM_VERDICT_TIMEOUT, UPSTREAM_WAIT_MAX,
+};
 use crate::smtp::body::Form;
 use crate::smtp::client::{Client, Last, UpstreamReply, Violation};
 use crate::smtp::params::Rcpt;
@@ -30,6 +33,20 @@ use crate::smtp::reply::{self, Reply};
 pub struct UpstreamStream<I: Io> {
     agreement: Agreement<I>,
     stage: Progress<I>,
+    /// How long the upstream may take for one block of a message.
+    block_timeout: Duration,
+    payment: Payment,
+}
+
+/// Who takes the token of `UPSTREAM_RATE` for a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Payment {
+    /// Whoever has begun it.
+    Elsewhere,
+    /// The stream itself, which has not.
+    Due,
+    /// The stream itself, which has.
+    Paid,
 }
 
 /// How far the transaction has come.
@@ -52,7 +69,74 @@ impl<I: Io> UpstreamStream<I> {
     /// The way of one session.
     #[must_use]
     pub fn new(egress: Rc<Egress<I>>) -> Self {
-        Self { agreement: Agreement::new(egress), stage: Progress::Nothing }
+        Self {
+            agreement: Agreement::new(egress),
+            stage: Progress::Nothing,
+            block_timeout: UPSTREAM_BLOCK_TIMEOUT,
+            payment: Payment::Due,
+        }
+    }
+
+    /// The same, for transactions whose token of `UPSTREAM_RATE` was taken before they began.
+    #[must_use]
+    pub fn paid(egress: Rc<Egress<I>>) -> Self {
+        Self { payment: Payment::Elsewhere, ..Self::new(egress) }
+    }
+
+    /// An upstream that takes nothing of a message for so long loses it.
+    #[must_use]
+    pub fn impatient(self, block_timeout: Duration) -> Self {
+        Self { block_timeout: block_timeout.min(UPSTREAM_BLOCK_TIMEOUT), ..self }
+    }
+
+    /// Takes a token of `UPSTREAM_RATE`, waiting for it where that is not too long; whether there was one.
+    async fn pay(&mut self) -> bool {
+        let Some(bucket) = self.agreement.egress.bucket() else { return true };
+        let io = &self.agreement.egress.io;
+        let last = io.now().after(UPSTREAM_WAIT_MAX);
+        while let Err(at) = bucket.take(io.now()) {
+            if at > last {
+                return false;
+            }
+            io.sleep(at.since(io.now())).await;
+        }
+        self.payment = Payment::Paid;
+        true
+    }
+
+    /// How long its upstream takes; `None` before one is known.
+    pub(super) fn pace(&self) -> Option<&Pace> {
+        self.agreement.pace()
+    }
+
+    /// Whether the upstream has taken a recipient of this transaction.
+    pub(super) fn has_recipients(&self) -> bool {
+        !self.agreement.taken.is_empty()
+    }
+
+    /// Whether the message can be opened without a wait.
+    pub(super) fn opens_at_once(&self) -> bool {
+        match &self.stage {
+            Progress::Open(_) | Progress::DataRefused(_) => true,
+            Progress::Agreed => self.agreement.is_parked_with_chunking(),
+            _ => false,
+        }
+    }
+
+    /// The connection that the message streams on, without a wait; `None`: there is none (any more).
+    pub(super) fn at_hand(&mut self) -> Option<(Form, Box<Connection<I::Stream>>)> {
+        match std::mem::replace(&mut self.stage, Progress::Lost) {
+            Progress::Streaming(form, connection) => Some((form, connection)),
+            Progress::Open(form) => match self.agreement.unpark() {
+                // Nobody owes a reply here: it would be taken for that of a chunk, and the last one's for the verdict.
+                Some(connection) if form == Form::Plain && connection.has_spoken() => {
+                    self.agreement.lose(*connection, &Broken::Violation(Violation::Stray));
+                    None
+                }
+                other => other.map(|connection| (form, connection)),
+            },
+            _ => None,
+        }
     }
 
     /// Opens the message on the parked connection, or on another after saying everything again.
@@ -133,7 +217,7 @@ impl<I: Io> UpstreamStream<I> {
 
     /// RFC 3030 §4.2: without PIPELINING each chunk waits for the answer to the one before it.
     async fn after_chunk(&mut self, mut connection: Box<Connection<I::Stream>>) -> Result<(), Reply> {
-        if let Err(broken) = connection.collect(self.agreement.by(UPSTREAM_BLOCK_TIMEOUT)).await {
+        if let Err(broken) = connection.collect(self.agreement.by(self.block_timeout)).await {
             return Err(self.agreement.lose(*connection, &broken));
         }
         match connection.replies.pop() {
@@ -147,6 +231,57 @@ impl<I: Io> UpstreamStream<I> {
                 Ok(())
             }
         }
+    }
+
+    /// Sends slices of the message on its connection.
+    pub(super) async fn send(
+        &mut self,
+        form: Form,
+        mut connection: Box<Connection<I::Stream>>,
+        slices: &mut Flight,
+    ) -> Result<(), Reply> {
+        if form == Form::Plain {
+            let octets = slices.octets() as u64;
+            connection.command(|machine, out| machine.bdat(octets, Last::No, out));
+        }
+        connection.body(slices);
+        match connection.transmit(self.agreement.by(self.block_timeout)).await {
+            Ok(()) if form == Form::Stuffed && connection.has_spoken() => {
+                Err(self.early_verdict(connection).await)
+            }
+            Ok(()) if form == Form::Plain && !connection.machine.capabilities().pipelining => {
+                self.after_chunk(connection).await
+            }
+            Ok(()) => {
+                self.stage = Progress::Streaming(form, connection);
+                Ok(())
+            }
+            Err(_) if form == Form::Stuffed && connection.has_spoken() => {
+                Err(self.early_verdict(connection).await)
+            }
+            Err(broken) => Err(self.agreement.lose(*connection, &broken)),
+        }
+    }
+
+    /// Ends the message with these slices, unless something speaks against it.
+    pub(super) async fn end(
+        &mut self,
+        form: Form,
+        connection: Box<Connection<I::Stream>>,
+        rest: &mut Flight,
+        has_8bit: bool,
+    ) -> Result<Custody, Reply> {
+        if has_8bit
+            && !connection.machine.capabilities().eight_bit_mime
+            && self.agreement.egress.config().eightbit == EightBit::Bounce
+        {
+            self.agreement.abort(*connection);
+            return Err(reply::EIGHTBIT_NOT_SUPPORTED);
+        }
+        if form == Form::Stuffed && connection.has_spoken() {
+            return Err(self.early_verdict(connection).await);
+        }
+        self.conclude(form, connection, rest).await
     }
 
     /// Sends the last slices and reads the verdict.
@@ -227,6 +362,12 @@ impl<I: Io> Sink for UpstreamStream<I> {
         if asked.is_empty() {
             return answers;
         }
+        if matches!(self.stage, Progress::Nothing) {
+            self.agreement.upstream.clear();
+        }
+        if self.payment == Payment::Due && !self.pay().await {
+            return vec![Err(reply::UPSTREAM_RATE_REACHED); rcpts.len()];
+        }
         let heard = match self.agreement.agree(envelope, &asked, next).await {
             Ok((connection, verdicts)) => self.after_recipients(connection, verdicts, &asked).await,
             Err(refusal) => vec![Err(refusal); asked.len()],
@@ -248,52 +389,25 @@ impl<I: Io> Sink for UpstreamStream<I> {
     }
 
     async fn body(&mut self, envelope: &Envelope, slices: &mut Flight) -> Result<(), Reply> {
-        let (form, mut connection) = self.streaming(envelope).await?;
-        if form == Form::Plain {
-            let octets = slices.octets() as u64;
-            connection.command(|machine, out| machine.bdat(octets, Last::No, out));
-        }
-        connection.body(slices);
-        match connection.transmit(self.agreement.by(UPSTREAM_BLOCK_TIMEOUT)).await {
-            Ok(()) if form == Form::Stuffed && connection.has_spoken() => {
-                Err(self.early_verdict(connection).await)
-            }
-            Ok(()) if form == Form::Plain && !connection.machine.capabilities().pipelining => {
-                self.after_chunk(connection).await
-            }
-            Ok(()) => {
-                self.stage = Progress::Streaming(form, connection);
-                Ok(())
-            }
-            Err(_) if form == Form::Stuffed && connection.has_spoken() => {
-                Err(self.early_verdict(connection).await)
-            }
-            Err(broken) => Err(self.agreement.lose(*connection, &broken)),
-        }
+        let (form, connection) = self.streaming(envelope).await?;
+        self.send(form, connection, slices).await
     }
 
     async fn finish(
         &mut self,
         envelope: &Envelope,
         rest: &mut Flight,
-        content: Content,
+        content: Content<'_>,
     ) -> Result<Custody, Reply> {
         let (form, connection) = self.streaming(envelope).await?;
-        if content.has_8bit
-            && !connection.machine.capabilities().eight_bit_mime
-            && self.agreement.egress.config().eightbit == EightBit::Bounce
-        {
-            self.agreement.abort(*connection);
-            return Err(reply::EIGHTBIT_NOT_SUPPORTED);
-        }
-        if form == Form::Stuffed && connection.has_spoken() {
-            return Err(self.early_verdict(connection).await);
-        }
-        self.conclude(form, connection, rest).await
+        self.end(form, connection, rest, content.has_8bit).await
     }
 
     fn reset(&mut self) {
         let stage = std::mem::replace(&mut self.stage, Progress::Nothing);
+        if self.payment == Payment::Paid {
+            self.payment = Payment::Due;
+        }
         self.agreement.taken.clear();
         match (stage, self.agreement.unpark()) {
             (Progress::Streaming(_, connection), _) | (Progress::Open(Form::Stuffed), Some(connection)) => {

@@ -78,6 +78,12 @@ impl Bans {
         bans
     }
 
+    /// How many stand.
+    #[must_use]
+    pub fn count(&self, now_ns: u64) -> usize {
+        self.ends.values().filter(|ends_ns| **ends_ns > now_ns).count()
+    }
+
     /// How many there are, those that are over since the last [`Self::expire`] too.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -38,6 +38,8 @@ pub enum GateError {
     Lists(CompileError),
     /// A listen port that must never be filtered.
     Ssh,
+    /// It was not loaded at the start, and what that needs is given up since.
+    OnlyAtStart,
 }
 
 impl GateError {
@@ -53,7 +55,7 @@ impl GateError {
             Self::Attach { error, .. } | Self::Load(LoadError::Refused { error, .. }) => of_kernel(error),
             Self::Lists(_) | Self::Ssh => 78,
             Self::NotBuilt | Self::Load(LoadError::Object(_)) | Self::Host(_) | Self::NoInterface => 71,
-            Self::Refused(_) => 71,
+            Self::Refused(_) | Self::OnlyAtStart => 71,
         }
     }
 }
@@ -79,6 +81,7 @@ impl fmt::Display for GateError {
                 write!(f, "{interface}: no gate in {} mode: {error}: {advice}", mode.word())
             }
             Self::Lists(error) => error.fmt(f),
+            Self::OnlyAtStart => f.write_str("the gate is loaded at the start alone: restart the relay"),
             Self::Ssh => f.write_str("a listener on port 22: a gate there could lock you out"),
         }
     }

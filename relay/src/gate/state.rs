@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -14,11 +15,11 @@ use ringpost_ebpf::compile::{Table, bits_of_address};
 use ringpost_ebpf::verdict::{Flow, Kernel, judge_flow};
 
 use super::advice::AttachMode;
-use super::bans::Bans;
-use super::config::{Action, Config, Mode};
+use super::banned::Banned;
+use super::config::{Action, Config, Mode, Wanted};
 use super::drops::Drops;
 use super::error::GateError;
-use super::host::{Host, Interface};
+use super::host::{Choice, Host, Interface};
 use super::link::Link;
 use super::lists::{self, Lists, Numbers};
 use super::loaded::{Entry, LoadError, Loaded};
@@ -40,7 +41,7 @@ pub(super) struct State {
     failed: HashMap<Interface, GateError>,
     /// Counts of attachments that are gone, by interface.
     past: HashMap<String, [u64; VERDICTS]>,
-    bans: Bans,
+    bans: Arc<Banned>,
     drops: Drops,
     samples: u64,
 }
@@ -57,7 +58,12 @@ struct Attached {
 
 impl State {
     /// Loads the object and publishes the first table. Nothing is attached yet.
-    pub(super) fn load(object: &[u8], config: Config, lists: Lists) -> Result<Self, GateError> {
+    pub(super) fn load(
+        object: &[u8],
+        config: Config,
+        lists: Lists,
+        bans: Arc<Banned>,
+    ) -> Result<Self, GateError> {
         let host = netlink::host().map_err(GateError::Host)?;
         let mut state = Self {
             loaded: Loaded::new(object)?,
@@ -68,7 +74,7 @@ impl State {
             attached: Vec::new(),
             failed: HashMap::new(),
             past: HashMap::new(),
-            bans: Bans::default(),
+            bans,
             drops: Drops::default(),
             samples: 0,
             config,
@@ -104,7 +110,27 @@ impl State {
         }
         self.failed.clear();
         self.attach_all();
-        Ok(())
+        match self.config.wanted {
+            Wanted::Require => self.take_failure().map_or(Ok(()), |failure| self.go_back(before, failure)),
+            Wanted::Auto | Wanted::Off => Ok(()),
+        }
+    }
+
+    /// A configuration that requires more than can be had is taken back as a whole.
+    fn go_back(&mut self, before: (Config, Lists), failure: GateError) -> Result<(), GateError> {
+        (self.config, self.lists) = before;
+        self.publish()?;
+        self.failed.clear();
+        self.attach_all();
+        Err(failure)
+    }
+
+    /// Where the program is to be; nowhere while `XDP=off`.
+    fn choice(&self) -> Choice {
+        match self.config.wanted {
+            Wanted::Off => Choice::default(),
+            Wanted::Auto | Wanted::Require => self.host.choose(&self.config.interfaces, &self.listeners()),
+        }
     }
 
     /// Looks at the host anew: interfaces that came, went or were made again, and addresses.
@@ -120,7 +146,7 @@ impl State {
 
     /// Attaches where the program should be and is not, and takes it off where it should not be any more.
     pub(super) fn attach_all(&mut self) {
-        let choice = self.host.choose(&self.config.interfaces, &self.listeners());
+        let choice = self.choice();
         let is_wanted = |on: &Attached| {
             let same = |it: &&Interface| it.index == on.interface.index && it.name == on.interface.name;
             choice.interfaces.iter().any(|it| same(&it) && modes(&self.config, it).contains(&on.mode))
@@ -129,6 +155,7 @@ impl State {
         self.attached = stay;
         for gone in leave {
             let counted = self.counted(&gone);
+            tracing::info!(event = "gate_detached", interface = gone.interface.name.as_str());
             self.past.insert(gone.interface.name, counted);
         }
         self.failed.retain(|interface, _| choice.interfaces.contains(interface));
@@ -138,10 +165,39 @@ impl State {
                 continue;
             }
             match self.attach(&interface) {
-                Ok(attached) => self.attached.push(attached),
-                Err(error) => drop(self.failed.insert(interface, error)),
+                Ok(attached) => {
+                    self.log_attached(&attached);
+                    self.attached.push(attached);
+                }
+                Err(error) => {
+                    tracing::warn!(event = "gate_refused", reason = %error);
+                    self.failed.insert(interface, error);
+                }
             }
         }
+    }
+
+    /// Whether the program is on some interface.
+    pub(super) fn is_attached(&self) -> bool {
+        !self.attached.is_empty()
+    }
+
+    /// The lines of the daemon's start: where the program is. Later ones are logged as they come.
+    pub(super) fn log_all_attached(&self) {
+        self.attached.iter().for_each(|attached| self.log_attached(attached));
+    }
+
+    fn log_attached(&self, attached: &Attached) {
+        tracing::info!(
+            event = "gate_attached",
+            interface = attached.interface.name.as_str(),
+            mode = attached.mode.word(),
+            program = self.program_of(attached),
+        );
+    }
+
+    fn program_of(&self, on: &Attached) -> u32 {
+        self.loaded.program(on.entry).map_or(0, Loaded::id_of)
     }
 
     fn listeners(&self) -> Vec<SocketAddr> {
@@ -179,7 +235,7 @@ impl State {
 
     /// The first thing that keeps the gate from standing everywhere it should: what `XDP=require` does not bear.
     pub(super) fn take_failure(&mut self) -> Option<GateError> {
-        let choice = self.host.choose(&self.config.interfaces, &self.listeners());
+        let choice = self.choice();
         if !self.config.interfaces.is_empty()
             && let Some(refused) = choice.refused.into_iter().next()
         {
@@ -195,7 +251,7 @@ impl State {
     /// Takes in samples, grants new ones, ends bans. Every [`GATE_TICK`](crate::limits::GATE_TICK).
     pub(super) fn tick(&mut self) -> Result<(), LoadError> {
         self.take_samples();
-        for source in self.bans.expire(clock::monotonic_ns()) {
+        for source in self.bans.change(|bans| bans.expire(clock::monotonic_ns())) {
             self.forget(source);
         }
         self.samples += GATE_SAMPLES_PER_TICK;
@@ -210,17 +266,19 @@ impl State {
     }
 
     fn set_switches(&mut self) -> Result<(), LoadError> {
-        self.loaded.set_switches(abi::Switches { bans: self.bans.len() as u64, samples: self.samples })
+        let bans = self.bans.read().len() as u64;
+        self.loaded.set_switches(abi::Switches { bans, samples: self.samples })
     }
 
     /// Bans a source, from its next packet on.
     pub(super) fn ban(&mut self, source: IpAddr, lasting: Duration) -> Result<(), LoadError> {
-        let (ends_ns, evicted) = self.bans.ban(source, clock::monotonic_ns(), lasting);
+        let now_ns = clock::monotonic_ns();
+        let (ends_ns, evicted) = self.bans.change(|bans| bans.ban(source, now_ns, lasting));
         if let Some(evicted) = evicted {
             self.forget(evicted);
         }
         if let Err(error) = self.loaded.ban(bits_of_address(source), ends_ns) {
-            self.bans.unban(source);
+            self.bans.change(|bans| bans.unban(source));
             return Err(error);
         }
         self.set_switches()
@@ -228,7 +286,7 @@ impl State {
 
     /// Lifts a ban. Whether there was one.
     pub(super) fn unban(&mut self, source: IpAddr) -> Result<bool, LoadError> {
-        let stood = self.bans.unban(source);
+        let stood = self.bans.change(|bans| bans.unban(source));
         self.forget(source);
         self.set_switches()?;
         Ok(stood)
@@ -237,10 +295,6 @@ impl State {
     /// Takes a source out of the kernel's copy; one that is not there is out of it already.
     fn forget(&mut self, source: IpAddr) {
         self.loaded.unban(bits_of_address(source));
-    }
-
-    pub(super) fn bans(&self) -> &Bans {
-        &self.bans
     }
 
     pub(super) fn drops(&self) -> &Drops {
@@ -296,7 +350,7 @@ impl State {
         let interfaces = self.attached.iter().map(|on| InterfaceStatus {
             interface: on.interface.name.clone(),
             mode: on.mode,
-            program: self.loaded.program(on.entry).map_or(0, Loaded::id_of),
+            program: self.program_of(on),
             takes_frags: on.entry == Entry::Frags,
             packets: self.counted(on),
         });
@@ -304,20 +358,27 @@ impl State {
             interfaces: interfaces.collect(),
             generation: self.generation,
             networks: self.lists.networks().count(),
-            bans: self.bans.len(),
+            bans: self.bans.count(),
             notes: self.notes(),
         }
     }
 
     /// Where the gate does not stand, and what it may do that nobody wants.
     pub(super) fn notes(&self) -> Vec<String> {
-        let refused = self.host.choose(&self.config.interfaces, &self.listeners()).refused;
+        if self.config.wanted == Wanted::Off {
+            return Vec::new();
+        }
+        let choice = self.choice();
+        let is_nowhere = choice.interfaces.is_empty() && choice.refused.is_empty();
+        let nowhere = is_nowhere.then(|| GateError::NoInterface.to_string());
+        let refused = choice.refused;
         let refused = refused.iter().map(ToString::to_string);
         let failed = self.failed.values().map(ToString::to_string);
         let shared = self.attached.iter().filter(|on| self.shares_a_slot(on));
         let shared =
             shared.map(|on| format!("{}: counted together with another interface", on.interface.name));
         refused
+            .chain(nowhere)
             .chain(failed)
             .chain(shared)
             .chain(lists::port_warnings(&self.lists, clock::ephemeral_ports().as_ref()))
@@ -339,7 +400,7 @@ impl State {
             port: destination.port(),
             is_opening: true,
         };
-        let ban = self.bans.ends_ns(source);
+        let ban = self.bans.read().ends_ns(source);
         match self.table.whole() {
             Ok(units) => {
                 let outcome = judge_flow(&units, &flow, &OnHost { now_ns, ban });
@@ -347,6 +408,12 @@ impl State {
             }
             Err(_) => Explained { verdict: abi::Verdict::Other, reason: None },
         }
+    }
+
+    /// The name of the interface with this number; the number where it is gone.
+    pub(super) fn interface_name(&self, index: u32) -> String {
+        let named = self.host.interfaces.iter().find(|interface| interface.index == index);
+        named.map_or_else(|| format!("#{index}"), |interface| interface.name.clone())
     }
 
     /// An address of this host that listens on the port, in the source's family.

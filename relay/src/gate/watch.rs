@@ -66,9 +66,9 @@ impl Drop for Watch {
 fn round(changes: &Changes, state: &Mutex<State>) {
     let changed = changes.drain();
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    // An error of the kernel's here leaves everything as it was; the next round tries again.
-    if changed {
-        let _ = state.look_around();
+    // An error of the kernel's leaves everything as it was; the next change tries again.
+    if changed && let Err(error) = state.look_around() {
+        tracing::warn!(event = "gate_note", note = %error);
     }
     let _ = state.tick();
 }

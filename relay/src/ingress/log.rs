@@ -23,9 +23,9 @@ pub(super) fn relayed<I: Io, S: Sink>(
     delay: Duration,
 ) {
     let reply = custody.reply();
-    for rcpt in &envelope.recipients {
+    for (place, rcpt) in envelope.recipients.iter().enumerate() {
         tracing::info!(
-            event = "relayed",
+            event = if session.sink().is_queued(place) { "queued" } else { "relayed" },
             session = %session.id,
             queue_id = %envelope.id,
             client = %session.peer.client.ip(),

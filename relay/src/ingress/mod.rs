@@ -46,13 +46,14 @@ pub struct Ingress<I: Io> {
     pub io: I,
     config: RefCell<Arc<Config>>,
     meter: Rc<RefCell<Meter>>,
-    ids: RefCell<QueueIds>,
+    ids: Rc<RefCell<QueueIds>>,
     rates: Arc<Mutex<ClientRates>>,
     is_draining: Cell<bool>,
     acceptor: RefCell<Option<Arc<Acceptor>>>,
     /// Whether upstreams are met with TLS.
     has_tls_onward: Cell<bool>,
     logins: RefCell<Logins>,
+    offences: RefCell<Option<flume::Sender<IpAddr>>>,
 }
 
 /// Who may log in, and who finds that out.
@@ -69,7 +70,7 @@ impl<I: Io> Ingress<I> {
         io: I,
         config: Arc<Config>,
         meter: Rc<RefCell<Meter>>,
-        ids: QueueIds,
+        ids: Rc<RefCell<QueueIds>>,
         rates: Arc<Mutex<ClientRates>>,
     ) -> Self {
         let logins = Logins { book: Book::new(&config.logins), checker: Checker::default() };
@@ -77,12 +78,13 @@ impl<I: Io> Ingress<I> {
             io,
             config: RefCell::new(config),
             meter,
-            ids: RefCell::new(ids),
+            ids,
             rates,
             is_draining: Cell::new(false),
             acceptor: RefCell::default(),
             has_tls_onward: Cell::new(false),
             logins: RefCell::new(logins),
+            offences: RefCell::default(),
         }
     }
 
@@ -95,6 +97,19 @@ impl<I: Io> Ingress<I> {
     /// Lets logins be checked; before this none can be.
     pub fn check_logins_by(&self, checker: Checker) {
         self.logins.borrow_mut().checker = checker;
+    }
+
+    /// Has offences of clients counted there; before this nobody counts them.
+    pub fn report_offences_to(&self, counted: Option<flume::Sender<IpAddr>>) {
+        *self.offences.borrow_mut() = counted;
+    }
+
+    /// A client abused the protocol or failed to log in.
+    fn offence(&self, peer: &Peer) {
+        if let Some(counted) = &*self.offences.borrow() {
+            // Of a flood of offences a part is counted: that is enough for a ban.
+            let _ = counted.try_send(peer.client.ip());
+        }
     }
 
     /// The book in force and the way to have it looked into; `None`: nobody may log in.

@@ -5,6 +5,7 @@
 //!
 //! What it must not do: parse, judge a reply of an upstream, or say 250 to a message without [`Custody`].
 
+mod notes;
 mod security;
 
 use std::io;
@@ -23,7 +24,7 @@ use crate::envelope::{Envelope, Peer};
 use crate::io::buffer::{Buffer, Size};
 use crate::io::{Io, Stream, Waiting};
 use crate::limits::{FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, REPLY_TIMEOUT, SLOW_START};
-use crate::meter::{Listener, RecipientOutcome, SessionOutcome};
+use crate::meter::{Listener, SessionOutcome};
 use crate::smtp::body::Framing;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply, ReplyBuf};
@@ -109,6 +110,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         }
         self.waiting_since = self.ingress.io.tick();
         if !self.input.is_empty() || self.stream.waiting() == Waiting::Octets {
+            self.ingress.offence(&self.peer);
             self.replies.push(&reply::EARLY_TALKER);
             return ControlFlow::Break(SessionOutcome::Abuse);
         }
@@ -158,7 +160,10 @@ impl<I: Io, S: Sink> Session<I, S> {
         match self.machine.ending() {
             Some(Ending::Quit) => SessionOutcome::Quit,
             Some(Ending::Fault) => SessionOutcome::Fault,
-            Some(Ending::Abuse) | None => SessionOutcome::Abuse,
+            Some(Ending::Abuse) | None => {
+                self.ingress.offence(&self.peer);
+                SessionOutcome::Abuse
+            }
         }
     }
 
@@ -272,6 +277,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         self.end_transaction();
         self.ingress.qualify_sender(&mut mail);
         let verdict = self.ingress.judge_sender(&self.peer, self.user.as_deref(), &mail);
+        let verdict = verdict.and_then(|()| self.sink.begin(&mail));
         let answer = match verdict {
             Ok(()) => {
                 let id = self.ingress.issue_queue_id();
@@ -403,34 +409,14 @@ impl<I: Io, S: Sink> Session<I, S> {
         let content = sink::Content {
             octets: self.machine.body_octets() + self.body.octets_added(),
             has_8bit: self.machine.body_has_8bit(),
+            client: sink::Introduction {
+                peer: &self.peer,
+                helo: self.machine.helo().unwrap_or_default(),
+                user: self.user.as_deref(),
+                tls: self.stream.agreed(),
+            },
         };
         self.sink.finish(envelope, self.body.rest(), content).await
-    }
-
-    fn note_taken(&self, envelope: &Envelope, custody: &Custody, delay: Duration) {
-        let recipients = envelope.recipients.len() as u64;
-        let octets = self.machine.body_octets();
-        self.ingress.meter(|meter| {
-            meter.messages_relayed[custody.holder()] += 1;
-            meter.recipients[RecipientOutcome::Delivered] += recipients;
-            meter.delivery.record_duration(delay);
-            meter.message_octets[crate::meter::Direction::In] += octets;
-            meter.message_octets[crate::meter::Direction::Out] += octets + self.body.octets_added();
-        });
-        log::relayed(self, envelope, custody, delay);
-    }
-
-    fn count_refused(&self, reply: &Reply, recipients: usize) {
-        let outcome =
-            if reply.is_permanent() { RecipientOutcome::Rejected } else { RecipientOutcome::Deferred };
-        self.ingress.meter(|meter| meter.recipients[outcome] += recipients as u64);
-    }
-
-    fn log_refusal(&self, reply: &Reply) {
-        if let Some(envelope) = &self.envelope {
-            self.count_refused(reply, envelope.recipients.len());
-            log::message_refused(self, envelope, reply, Duration::ZERO);
-        }
     }
 
     /// The one way out of a transaction, on this side of the machine (I9).

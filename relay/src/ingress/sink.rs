@@ -3,11 +3,12 @@
 //! The session knows this trait and nothing of upstreams or spools; `worker` ties the ends.
 
 use crate::custody::Custody;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Peer};
 use crate::io::Flight;
 use crate::smtp::body::Form;
-use crate::smtp::params::Rcpt;
+use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::Reply;
+use crate::tls::Agreed;
 
 /// The answer to one recipient.
 pub type Answer = Result<(), Reply>;
@@ -23,6 +24,14 @@ pub enum Next {
 
 /// Takes transactions, one at a time.
 pub trait Sink {
+    /// Whether a transaction may begin at all, as far as is known without asking anybody.
+    ///
+    /// # Errors
+    /// The reply to MAIL.
+    fn begin(&self, _mail: &Mail) -> Result<(), Reply> {
+        Ok(())
+    }
+
     /// Asks about recipients that the client named in one group; gives one answer for each, in order.
     fn recipients(
         &mut self,
@@ -43,7 +52,7 @@ pub trait Sink {
         &mut self,
         envelope: &Envelope,
         rest: &mut Flight,
-        content: Content,
+        content: Content<'_>,
     ) -> impl Future<Output = Result<Custody, Reply>>;
 
     /// The transaction is over without a message, or in the middle of one: nothing of it may be delivered.
@@ -51,6 +60,11 @@ pub trait Sink {
 
     /// Whom the last transaction went to, for the log: host, address and port.
     fn upstream(&self) -> Option<&str>;
+
+    /// Whether a recipient of the last message, by its place in the envelope, still awaits delivery.
+    fn is_queued(&self, _recipient: usize) -> bool {
+        false
+    }
 
     /// The TLS that it went by, likewise: version, cipher and verdict, or `none`.
     fn upstream_tls(&self) -> &str {
@@ -60,9 +74,24 @@ pub trait Sink {
 
 /// What is known of a message when it is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Content {
+pub struct Content<'a> {
     /// Octets, trace headers included, unstuffed.
     pub octets: u64,
     /// Whether an octet above 127 is in it.
     pub has_8bit: bool,
+    /// Who has handed it in.
+    pub client: Introduction<'a>,
+}
+
+/// What is known of a client, for whoever keeps its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Introduction<'a> {
+    /// Its addresses, and the listener.
+    pub peer: &'a Peer,
+    /// What it calls itself.
+    pub helo: &'a str,
+    /// Whom it has logged in as.
+    pub user: Option<&'a str>,
+    /// What was agreed on for TLS.
+    pub tls: Option<Agreed>,
 }

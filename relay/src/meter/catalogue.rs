@@ -199,6 +199,20 @@ pub static METRICS: &[Metric] = &[
         samples: |s, out| out.numbers(&s.meter.spool_sync_batch, MESSAGES_BOUNDS),
     },
     Metric {
+        name: "ringpost_outcomes_unknown_total",
+        kind: Kind::Counter,
+        help: "Messages whose upstream broke between the final dot and its verdict; they may come twice",
+        labels: &[],
+        samples: |s, out| out.number(&[], s.meter.outcomes_unknown),
+    },
+    Metric {
+        name: "ringpost_spools_broken",
+        kind: Kind::Gauge,
+        help: "Data-plane threads whose part of the spool cannot be written",
+        labels: &[],
+        samples: |s, out| out.number(&[], s.meter.spools_broken),
+    },
+    Metric {
         name: "ringpost_accept_seconds",
         kind: Kind::Histogram,
         help: "Time from the end of data to the reply",
@@ -280,7 +294,7 @@ pub static METRICS: &[Metric] = &[
         help: "1 for each interface that the gate is attached to, with the mode",
         labels: &[("interface", INTERFACE), ("mode", Values::Named("`native` `generic` `offload`"))],
         samples: |s, out| {
-            for gate in s.process.gate {
+            for gate in s.process.gate.iter().filter(|gate| !gate.mode.is_empty()) {
                 out.number(&[("interface", &gate.interface), ("mode", &gate.mode)], 1);
             }
         },

@@ -29,6 +29,15 @@ impl Distribution {
         self.record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 
+    /// Adds the values of a histogram that was kept elsewhere; their sum is right within its precision.
+    pub fn absorb(&mut self, other: &Histogram<u64>) {
+        for step in other.iter_recorded() {
+            let (value, count) = (step.value_iterated_to(), step.count_at_value());
+            self.histogram.saturating_record_n(value, count);
+            self.sum = self.sum.saturating_add(value.saturating_mul(count));
+        }
+    }
+
     /// How many values were recorded.
     #[must_use]
     pub fn count(&self) -> u64 {

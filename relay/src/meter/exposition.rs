@@ -40,7 +40,7 @@ pub struct Process<'a> {
     pub log_lines_dropped: u64,
     /// When the certificate that clients see ends, in seconds since the Unix epoch.
     pub certificate_not_after: Option<u64>,
-    /// The interfaces that the gate is attached to.
+    /// The interfaces that the gate is or was attached to.
     pub gate: &'a [GateInterface],
     /// Sources banned now.
     pub gate_bans: u64,
@@ -51,7 +51,7 @@ pub struct Process<'a> {
 pub struct GateInterface {
     /// The name of the interface.
     pub interface: String,
-    /// `native`, `generic` or `offload`.
+    /// `native`, `generic` or `offload`; empty while it is not attached.
     pub mode: String,
     /// Packets by verdict.
     pub packets: PerGateVerdict,

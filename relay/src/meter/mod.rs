@@ -59,6 +59,10 @@ pub struct Meter {
     pub spool_sync: Distribution,
     /// Messages made durable by one sync of the spool.
     pub spool_sync_batch: Distribution,
+    /// Spools that cannot be written: a worker sets 1 for its own.
+    pub spools_broken: u64,
+    /// Messages whose upstream broke between the final dot and its verdict.
+    pub outcomes_unknown: u64,
     /// Time from the end of data to the reply, in microseconds.
     pub accept: Distribution,
     /// Time from the end of data to the upstream's 250, in microseconds.
@@ -87,6 +91,8 @@ impl Meter {
         self.queue_oldest_seconds = self.queue_oldest_seconds.max(other.queue_oldest_seconds);
         self.spool_sync.merge(&other.spool_sync);
         self.spool_sync_batch.merge(&other.spool_sync_batch);
+        self.spools_broken.merge(&other.spools_broken);
+        self.outcomes_unknown.merge(&other.outcomes_unknown);
         self.accept.merge(&other.accept);
         self.delivery.merge(&other.delivery);
         self.upstreams.merge(&other.upstreams);

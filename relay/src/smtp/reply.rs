@@ -322,6 +322,10 @@ replies! {
     UPSTREAM_MISCONFIGURED = 451 (4, 3, 5) "Upstream refuses this relay's configuration, try again later";
     /// No upstream can be reached.
     UPSTREAM_UNREACHABLE = 451 (4, 4, 1) "Upstream not reachable, try again later";
+    /// `UPSTREAM_RATE` is used up, and nothing is queued (`DELIVERY_PATIENCE=forever`).
+    UPSTREAM_RATE_REACHED = 451 (4, 3, 2) "Upstream rate reached, try again later";
+    /// `QUEUE_LIFETIME` is over: said in logs and notices, never to a client.
+    EXPIRED = 554 (5, 4, 7) "Delivery time expired";
     /// The recipient's domain takes no mail: its MX is null (RFC 7505 §4).
     NULL_MX = 556 (5, 1, 10) "Recipient's domain takes no mail";
     /// The message needs SMTPUTF8, and the upstream does not offer it (RFC 6531 §3.5).

@@ -149,6 +149,12 @@ impl<F: Files> Body<F> {
         self.spool.record(self.id, part, Kind::Chunk).await.map(Some)
     }
 
+    /// Whether every octet was handed out.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.is_at_tail() && self.tail.is_none()
+    }
+
     /// Whether only the end of the body is left, the part in the message's own record.
     pub(super) fn is_at_tail(&self) -> bool {
         self.read == self.parts.len()

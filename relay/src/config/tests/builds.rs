@@ -19,7 +19,6 @@ fn what_is_missing_says_so_when_it_is_switched_on() {
         ("ALWAYS_BCC", "a@b.example"),
         ("MAIL_FROM_FQDN", "b.example"),
         ("XDP", "require"),
-        ("AUTOBAN", "10 in 1m for 1h"),
         ("XDP_SYN_RATE", "200/s burst 400"),
     ] {
         let mistake = started(&[(name, value)]).without(BARE).mistake();
@@ -50,7 +49,7 @@ fn what_keeps_it_switched_off_is_fine() {
         ("TLS_VERIFY", "may"),
         ("XDP", "off"),
         ("XDP", "auto"),
-        ("AUTOBAN", "off"),
+        ("AUTOBAN", "10 in 1m for 1h"),
         ("XDP_SYN_RATE", "off"),
         ("MAIL_FROM_FQDN", ""),
         ("OUTGOING_SMTP_LOGIN", ""),

@@ -6,7 +6,7 @@ use super::super::variable::{Section, Variable, Without};
 use super::OFF;
 
 /// `XDP`.
-pub static XDP: Variable = Variable::new("XDP", Section::Gate, Kind::Word(&["auto", "require", "off"]), "auto", "`auto`: attach where it can and say what it did; the daemon checks the same lists again in any case. `require`: refuse to start without.").needs(Feature::Gate, Without::RefusedUnless(&["auto", "off"]));
+pub static XDP: Variable = Variable::new("XDP", Section::Gate, Kind::Word(&["auto", "require", "off"]), "auto", "`auto`: attach where it can and say what it did; the daemon checks the same lists again in any case. `require`: refuse to start without. All of the gate needs a build that has it: `ringpost version` tells.").needs(Feature::Gate, Without::RefusedUnless(&["auto", "off"]));
 
 /// `XDP_INTERFACES`.
 pub static XDP_INTERFACES: Variable =
@@ -50,9 +50,9 @@ pub static AUTOBAN: Variable = Variable::new(
     Section::Gate,
     Kind::Autoban,
     "off",
-    "`10 in 1m for 1h`: failed logins or protocol abuse ban the source in the kernel.",
-)
-.needs(Feature::Gate, OFF);
+    "`10 in 1m for 1h`: failed logins or protocol abuse ban the source in the kernel; where there is no gate, the \
+     daemon closes its connections.",
+);
 
 /// `LOG_TARGET`.
 pub static LOG_TARGET: Variable = Variable::new(

@@ -75,6 +75,9 @@ impl<I: Io, S: Sink> Session<I, S> {
             Ok(false) => Answer::Refuse(reply::AUTH_FAILED),
             Err(_) => Answer::Refuse(reply::AUTH_UNAVAILABLE),
         };
+        if answer == Answer::Refuse(reply::AUTH_FAILED) {
+            self.ingress.offence(&self.peer);
+        }
         let outcome = if answer == Answer::Accept { AuthOutcome::Ok } else { AuthOutcome::Failed };
         self.ingress.meter(|meter| meter.auth[outcome] += 1);
         // A name that nobody has may be a password in the wrong place: it is not logged.

@@ -186,6 +186,14 @@ pub(super) fn make_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes `STATE_DIR`, its parents included, if it is not there.
+///
+/// # Errors
+/// As `mkdir(2)`.
+pub fn make_state_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o750).recursive(true).create(path)
+}
+
 pub(super) fn list(directory: &Path) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {

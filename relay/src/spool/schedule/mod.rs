@@ -13,6 +13,7 @@
 
 mod breaker;
 mod bucket;
+mod operator;
 mod retry;
 mod select;
 mod turns;
@@ -76,6 +77,19 @@ pub struct Due {
     pub id: QueueId,
     /// Where it goes.
     pub destination: u32,
+}
+
+/// What a message does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// It waits until it is due.
+    Waiting,
+    /// It is due and stands in line.
+    Ready,
+    /// It is being attempted.
+    UnderWay,
+    /// An operator has stopped it.
+    Held,
 }
 
 /// What came of an attempt.
@@ -194,6 +208,16 @@ impl Schedule {
         }
     }
 
+    /// Enters a message of which an attempt is under way already, until [`Self::finished`] says what came of it.
+    pub fn begin(&mut self, summary: &Summary, now: Now) {
+        self.insert(&Summary { held: true, ..*summary }, now);
+        let Some(at) = self.find(summary.id) else { return };
+        if self.items[at as usize].stage == Stage::Held {
+            self.stage(at, Stage::UnderWay);
+            self.destination(summary.keys.destination).under_way += 1;
+        }
+    }
+
     /// The message whose turn it is, if there is one; it is under way until [`Self::finished`] says what came of it.
     pub fn next(&mut self, now: Now, bucket: Option<&Bucket>) -> Option<Due> {
         self.wake(now.moment);
@@ -257,6 +281,25 @@ impl Schedule {
         After::Again { attempts, due_ms: now.unix_ms + u64::try_from(wait.as_millis()).unwrap_or(0) }
     }
 
+    /// Puts a message that is under way off, whatever its age and whatever its destination is like; says when it is due, in
+    /// milliseconds since the Unix epoch. `None`: no such message.
+    pub fn postpone(&mut self, id: QueueId, now: Now, random: u64) -> Option<u64> {
+        let at = self.find(id)?;
+        let item = self.items[at as usize];
+        if item.stage == Stage::UnderWay {
+            self.leave(item.keys.destination);
+        }
+        let wait = self.retry.wait(u32::from(item.attempts).max(1), random);
+        let item = &mut self.items[at as usize];
+        item.due = ticks(now.moment.after(wait));
+        if std::mem::take(&mut item.hold_next) {
+            self.stage(at, Stage::Held);
+        } else {
+            self.wait_or_line_up(at, now.moment);
+        }
+        Some(now.unix_ms + u64::try_from(wait.as_millis()).unwrap_or(0))
+    }
+
     /// Some messages whose lifetime is over while their destination's breaker is open, and that were attempted before: each
     /// is under way until it is reported as [`Outcome::Dropped`]. Looks at `budget` messages; to be called every tick.
     pub fn expired(&mut self, now: Now, budget: usize) -> Vec<QueueId> {
@@ -279,58 +322,6 @@ impl Schedule {
         expired
     }
 
-    /// Stops delivery of a message; an attempt that is under way goes on. False: no such message.
-    pub fn hold(&mut self, id: QueueId) -> bool {
-        let Some(at) = self.find(id) else { return false };
-        if self.items[at as usize].stage == Stage::UnderWay {
-            self.items[at as usize].hold_next = true;
-        } else {
-            self.stage(at, Stage::Held);
-        }
-        true
-    }
-
-    /// Lets a held message go on. False: no such message.
-    pub fn release(&mut self, id: QueueId, now: Now) -> bool {
-        let Some(at) = self.find(id) else { return false };
-        self.items[at as usize].hold_next = false;
-        if self.items[at as usize].stage == Stage::Held {
-            self.wait_or_line_up(at, now.moment);
-        }
-        true
-    }
-
-    /// Makes a message due now, held or not. False: no such message.
-    pub fn requeue(&mut self, id: QueueId, now: Now) -> bool {
-        let Some(at) = self.find(id) else { return false };
-        self.items[at as usize].hold_next = false;
-        if self.items[at as usize].stage != Stage::UnderWay {
-            self.items[at as usize].due = 0;
-            self.wait_or_line_up(at, now.moment);
-        }
-        true
-    }
-
-    /// Makes everything due now that is not held, and probes dead destinations: `flush`.
-    pub fn flush(&mut self, now: Now) {
-        for at in 0..self.items.len() {
-            if self.items[at].stage == Stage::Waiting {
-                self.items[at].due = 0;
-                self.wait_or_line_up(u32::try_from(at).unwrap_or(NONE), now.moment);
-            }
-        }
-        self.timers.clear();
-        self.pauses.clear();
-        let keys: Vec<u32> = self.destinations.keys().copied().collect();
-        for key in keys {
-            if let Some(destination) = self.destinations.get_mut(&key) {
-                destination.breaker.probe_now();
-                destination.paused = false;
-            }
-            self.take_turn(key);
-        }
-    }
-
     /// Takes a message out. False: no such message.
     pub fn remove(&mut self, id: QueueId) -> bool {
         let Some(at) = self.find(id) else { return false };
@@ -347,6 +338,18 @@ impl Schedule {
             self.empty.push(at);
         }
         true
+    }
+
+    /// What a message does; `None`: it is not scheduled.
+    #[must_use]
+    pub fn doing(&self, id: QueueId) -> Option<Doing> {
+        match self.items[self.find(id)? as usize].stage {
+            Stage::Waiting => Some(Doing::Waiting),
+            Stage::Ready => Some(Doing::Ready),
+            Stage::UnderWay => Some(Doing::UnderWay),
+            Stage::Held => Some(Doing::Held),
+            Stage::Gone => None,
+        }
     }
 
     /// When the oldest message was accepted, in seconds since the Unix epoch. Looks at all of them.

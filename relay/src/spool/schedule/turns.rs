@@ -51,6 +51,11 @@ impl Schedule {
         self.take_turn(key);
     }
 
+    /// A destination, new where nothing is known of it.
+    pub(super) fn destination(&mut self, key: u32) -> &mut Destination {
+        self.destinations.entry(key).or_insert_with(Destination::new)
+    }
+
     /// The destination may have room for an attempt: it takes part in the turns.
     pub(super) fn take_turn(&mut self, key: u32) {
         if let Some(destination) = self.destinations.get_mut(&key)

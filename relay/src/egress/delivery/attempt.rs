@@ -1,0 +1,261 @@
+//! One attempt: reads a message, hands it on as far as its recipients share a route, and writes down what came of it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::Delivery;
+use super::fate::{self, Fate};
+use super::letter::Letter;
+use super::source::{Last, Outgoing, Source};
+use crate::custody::Custody;
+use crate::egress::stream::UpstreamStream;
+use crate::envelope::Envelope;
+use crate::ingress::sink::{Next, Sink};
+use crate::io::files::Files;
+use crate::io::{Flight, Io};
+use crate::meter::{Direction, RecipientOutcome};
+use crate::smtp::params::Rcpt;
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::server::Proof;
+use crate::spool::ReadFault;
+use crate::spool::entry::State;
+use crate::spool::schedule::{After, Outcome};
+use crate::units::QueueId;
+
+impl<I: Io, F: Files> Delivery<I, F> {
+    /// Attempts a message that is under way by the schedule.
+    pub(super) async fn attempt(self: &Rc<Self>, id: QueueId) {
+        let (mut letter, source) = match self.open(id).await {
+            Ok(opened) => opened,
+            Err(fault) => return self.unreadable(id, &fault),
+        };
+        let mut source = Some(source);
+        let mut stream = UpstreamStream::paid(Rc::clone(&self.egress));
+        let mut fates = Vec::new();
+        let mut left = letter.pending();
+        while let Some(group) = self.next_group(&letter, &mut left) {
+            let body = match source.take() {
+                Some(source) => Ok(source),
+                // The body was read for the group before.
+                None => self.spool.read(id).await.map(|message| Source::Disk(message.body)),
+            };
+            let heard = match body {
+                Ok(body) => self.transact(&mut stream, &letter, body, group).await,
+                Err(fault) => {
+                    tracing::error!(event = "queue_unreadable", queue_id = %id, reason = %fault);
+                    group.into_iter().map(|(place, _)| (place, Fate::Later(reply::LOCAL_ERROR))).collect()
+                }
+            };
+            // The upstream takes no more in one transaction, but it may in another (RFC 5321 §4.5.3.1.10).
+            let is_progress = heard.iter().any(|(_, fate)| !matches!(fate, Fate::Later(_)));
+            let (again, heard): (Vec<_>, Vec<_>) =
+                heard.into_iter().partition(|(_, fate)| is_progress && fate.reply().code() == 452);
+            left.extend(again.into_iter().map(|(place, _)| place));
+            self.apply(&mut letter, stream.upstream().unwrap_or_default(), &heard);
+            fates.extend(heard);
+        }
+        stream.reset();
+        self.finish(letter, fate::outcome(&fates)).await;
+    }
+
+    /// The message, from memory or from the disk.
+    pub(super) async fn open(&self, id: QueueId) -> Result<(Letter, Source<F>), ReadFault> {
+        let fresh = self.fresh.borrow_mut().take(id);
+        if let Some((entry, body)) = fresh {
+            let octets = body.iter().map(|slice| slice.len() as u64).sum();
+            let state = State::default();
+            return Ok((Letter { id, entry, state, octets }, Source::Memory(body)));
+        }
+        let message = self.spool.read(id).await?;
+        let letter =
+            Letter { id, entry: Rc::new(message.entry), state: message.state, octets: message.body_octets };
+        Ok((letter, Source::Disk(message.body)))
+    }
+
+    /// A message that cannot be read is tried again: a disk may come to its senses, and nothing of it is given up.
+    pub(super) fn unreadable(&self, id: QueueId, fault: &ReadFault) {
+        let is_gone = matches!(fault, ReadFault::Gone);
+        if !is_gone {
+            tracing::error!(event = "queue_unreadable", queue_id = %id, reason = %fault);
+        }
+        let mut schedule = self.schedule.borrow_mut();
+        if is_gone {
+            schedule.finished(id, Outcome::Dropped, self.now(), 0);
+        } else {
+            schedule.postpone(id, self.now(), self.io.random());
+        }
+    }
+
+    /// The next recipients that can share a transaction.
+    fn next_group(&self, letter: &Letter, left: &mut Vec<usize>) -> Option<Vec<(usize, Rcpt)>> {
+        let known: Vec<(usize, Rcpt)> =
+            std::mem::take(left).into_iter().filter_map(|place| Some((place, letter.rcpt(place)?))).collect();
+        let first = known.first()?.1.clone();
+        let (group, others): (Vec<_>, Vec<_>) =
+            known.into_iter().partition(|(_, rcpt)| self.egress.share_a_route(&first, rcpt));
+        left.extend(others.into_iter().map(|(place, _)| place));
+        Some(group)
+    }
+
+    /// One transaction.
+    async fn transact(
+        &self,
+        stream: &mut UpstreamStream<I>,
+        letter: &Letter,
+        source: Source<F>,
+        group: Vec<(usize, Rcpt)>,
+    ) -> Vec<(usize, Fate)> {
+        let (places, rcpts): (Vec<usize>, Vec<Rcpt>) = group.into_iter().unzip();
+        let Some(envelope) = letter.envelope() else {
+            return places.into_iter().map(|place| (place, Fate::Later(reply::LOCAL_ERROR))).collect();
+        };
+        stream.reset();
+        let answers = stream.recipients(&envelope, &rcpts, Next::Data).await;
+        let any = answers.iter().any(Result::is_ok);
+        let verdict =
+            if any { self.hand_over(stream, &envelope, source).await } else { Err(reply::LOCAL_ERROR) };
+        let said = verdict.map_or_else(|refusal| refusal, |custody| custody.reply());
+        let fate = |answer: Result<(), Reply>| Fate::of(answer.err().unwrap_or_else(|| said.clone()));
+        places.into_iter().zip(answers).map(|(place, answer)| (place, fate(answer))).collect()
+    }
+
+    /// The message itself, to the recipients that were taken.
+    async fn hand_over(
+        &self,
+        stream: &mut UpstreamStream<I>,
+        envelope: &Envelope,
+        source: Source<F>,
+    ) -> Result<Custody, Reply> {
+        let form = stream.open(envelope).await?;
+        let mut outgoing = Outgoing::new(source, form);
+        let mut flight = Flight::default();
+        loop {
+            let last = match outgoing.next(&mut flight).await {
+                Ok(last) => last,
+                Err(fault) => {
+                    tracing::error!(event = "queue_unreadable", queue_id = %envelope.id, reason = %fault);
+                    // Nothing of it may be delivered.
+                    stream.reset();
+                    return Err(reply::LOCAL_ERROR);
+                }
+            };
+            if last == Last::Yes {
+                let start = self.io.now();
+                let (form, connection) = stream.at_hand().ok_or(reply::UPSTREAM_LOST)?;
+                let verdict =
+                    self.in_doubt(stream.end(form, connection, &mut flight, outgoing.has_8bit)).await;
+                let now = self.io.now();
+                stream.pace().inspect(|pace| pace.note_verdict(now.since(start), now));
+                return verdict;
+            }
+            stream.body(envelope, &mut flight).await?;
+        }
+    }
+
+    /// Takes down what was said: in the state, in the log, in the metrics.
+    pub(super) fn apply(&self, letter: &mut Letter, upstream: &str, fates: &[(usize, Fate)]) {
+        let now_ms = self.io.unix_ms();
+        fate::record(letter, upstream, now_ms, fates);
+        let delay = Duration::from_millis(now_ms.saturating_sub(letter.entry.arrival_ms));
+        let mut meter = self.meter.borrow_mut();
+        for (place, fate) in fates {
+            log_fate(letter, *place, upstream, fate, delay);
+            meter.recipients[label_of(fate)] += 1;
+        }
+        if fates.iter().any(|(_, fate)| matches!(fate, Fate::Delivered(_))) {
+            meter.delivery.record_duration(delay);
+            meter.message_octets[Direction::Out] += letter.octets;
+        }
+    }
+
+    /// What follows from the state that a message has now. `outcome`: what an attempt says about its destination.
+    pub(super) async fn finish(self: &Rc<Self>, mut letter: Letter, outcome: Outcome) {
+        let id = letter.id;
+        let is_open = !letter.pending().is_empty();
+        let returned = self.return_failed(&mut letter).await;
+        if !is_open {
+            // Where nobody was asked the destination has shown nothing.
+            let outcome = if outcome == Outcome::Unreachable { Outcome::Dropped } else { Outcome::Settled };
+            return if returned { self.settle(id, outcome) } else { self.postpone(letter) };
+        }
+        let after = self.schedule.borrow_mut().finished(id, outcome, self.now(), self.io.random());
+        match after {
+            After::Gone => {}
+            After::Again { attempts, due_ms } => {
+                letter.state.attempts = attempts;
+                letter.state.due_ms = due_ms;
+                self.warn_of_delay(&mut letter).await;
+                letter.state.held = self.schedule.borrow().is_held(id);
+                // Until it is on the disk a restart would only try again sooner.
+                drop(self.spool.update(id, &letter.state));
+            }
+            After::Expired => self.give_up(letter).await,
+        }
+    }
+
+    /// The lifetime of a message is over while its destination is dead.
+    pub(super) async fn expire(self: &Rc<Self>, id: QueueId) {
+        match self.open(id).await {
+            Ok((letter, _)) => self.give_up(letter).await,
+            Err(fault) => self.unreadable(id, &fault),
+        }
+    }
+
+    /// Nobody who still waits will be delivered to.
+    async fn give_up(self: &Rc<Self>, mut letter: Letter) {
+        let last = letter.state.history.last().map(|attempt| attempt.upstream.clone()).unwrap_or_default();
+        let fates: Vec<_> =
+            letter.pending().into_iter().map(|place| (place, Fate::Refused(reply::EXPIRED))).collect();
+        self.apply(&mut letter, &last, &fates);
+        if self.return_failed(&mut letter).await {
+            self.settle(letter.id, Outcome::Dropped);
+        } else {
+            self.postpone(letter);
+        }
+    }
+
+    /// A notice could not be made durable: it is tried again, however old the message is.
+    pub(super) fn postpone(&self, mut letter: Letter) {
+        let due = self.schedule.borrow_mut().postpone(letter.id, self.now(), self.io.random());
+        if let Some(due_ms) = due {
+            letter.state.due_ms = due_ms;
+            letter.state.held = self.schedule.borrow().is_held(letter.id);
+            drop(self.spool.update(letter.id, &letter.state));
+        }
+    }
+
+    pub(super) fn settle(&self, id: QueueId, outcome: Outcome) {
+        // A crash before the tombstone is on the disk delivers twice; a loss it cannot be.
+        drop(self.spool.settle(id));
+        self.schedule.borrow_mut().finished(id, outcome, self.now(), self.io.random());
+    }
+}
+
+fn label_of(fate: &Fate) -> RecipientOutcome {
+    match fate {
+        Fate::Delivered(_) => RecipientOutcome::Delivered,
+        Fate::Refused(_) => RecipientOutcome::Bounced,
+        Fate::Later(_) => RecipientOutcome::Deferred,
+    }
+}
+
+/// One line for each recipient's outcome (INTERFACE §4).
+fn log_fate(letter: &Letter, place: usize, upstream: &str, fate: &Fate, delay: Duration) {
+    let reply = fate.reply();
+    let entry = &letter.entry;
+    tracing::info!(
+        event = fate.event(),
+        queue_id = %letter.id,
+        client = %entry.client.address,
+        listener = entry.client.listener.as_str(),
+        from = entry.sender.as_str(),
+        to = entry.recipients.get(place).map_or("", |recipient| recipient.address.as_str()),
+        nrcpt = entry.recipients.len(),
+        size = letter.octets,
+        upstream,
+        reply = reply.text(),
+        code = reply.code(),
+        enhanced = reply.enhanced().map(tracing::field::display),
+        delay = delay.as_secs_f64(),
+    );
+}
