@@ -5,6 +5,8 @@
 
 mod arguments;
 mod daemon;
+mod queue;
+mod sendmail;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -28,7 +30,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let called = arguments.first().and_then(|name| Path::new(name).file_name()).and_then(OsStr::to_str);
     if let Some(name @ ("sendmail" | "mailq" | "newaliases")) = called {
-        return not_in_this_build(name);
+        return sendmail::main(name, arguments.iter().skip(1).cloned());
     }
     match Arguments::try_parse_from(arguments) {
         Ok(arguments) => verb(arguments),
@@ -58,7 +60,7 @@ fn verb(arguments: Arguments) -> ExitCode {
         Verb::Explain { target, from, to, json, common: more } => {
             daemon::explain(common.and(more), target, (from, to), daemon::output(json))
         }
-        Verb::Queue(_) => not_in_this_build("queue"),
+        Verb::Queue(verb) => queue::verb(common, verb),
         Verb::Gate(verb) => daemon::gate(common, verb),
         Verb::Top { .. } => not_in_this_build("top"),
         Verb::Selftest { to, common: more } => {

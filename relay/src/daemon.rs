@@ -148,9 +148,8 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
         gate,
     })
     .map_err(Fault::Control)?;
-    let workers_count = u16::try_from(config.workers).unwrap_or(u16::MAX);
     let recovered =
-        recovery::take_over(&config.spool, &config.egress, workers_count).map_err(Fault::Spool)?;
+        recovery::take_over(&config.spool, &config.egress, config.workers).map_err(Fault::Spool)?;
     let seats = sockets.into_iter().zip(receivers).zip(recovered.shards);
     let seats = seats.map(|((sockets, orders), shard)| Seat { sockets, orders, shard }).collect();
     let workers = start_workers(seats, &settings, &look_ups, (best, shared))?;
@@ -181,8 +180,8 @@ fn settings_of(
         ingress: Arc::new(config.ingress.clone()),
         egress: Arc::new(config.egress.clone()),
         tls,
-        spool: Arc::new(config.spool.clone()),
         gate: Arc::new(config.gate.clone()),
+        spool: Arc::new(config.spool.clone()),
     })
 }
 

@@ -193,6 +193,12 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 16;
 pub const CONTROL_LINE_OCTETS_MAX: usize = 16 * 1024;
 /// Time that a client of the control socket has for its request, and to take its answer.
 pub const CONTROL_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Lines of an answer about the queue that wait for its reader.
+pub const CONTROL_LINES_WAITING_MAX: usize = 256;
+/// Longest wait for the next line of an answer about the queue, and for its reader to take it.
+pub const CONTROL_LINE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Octets of a message that `sendmail` takes from its standard input.
+pub const SENDMAIL_OCTETS_MAX: usize = 512 * 1024 * 1024;
 /// Verbs that wait for the stop at once.
 pub const STOP_WAITERS_MAX: usize = 64;
 /// How often the control plane looks at the workers when nobody asks: for rates and for the watchdog.

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::egress::operator::QueueOrder;
 use crate::meter::Meter;
 use crate::{egress, gate, ingress, limits, spool, tls};
 
@@ -20,6 +21,10 @@ pub enum Order {
     /// Take these settings from the next session and the next transaction on; open sessions go on (invariant 10).
     /// `Err` says why the worker keeps its old settings.
     Reload(Settings, Reply<Result<(), String>>),
+    /// Look at messages of the queue, or change them; answered line by line.
+    Queue(QueueOrder),
+    /// Attempt now what waits; the answer is how many messages that are.
+    Flush(Reply<u64>),
     /// Stop listening, let open transactions end, end sessions with 421 and answer when all is done or the time
     /// is over, whichever is first. The worker's loop ends after the answer.
     Drain {
@@ -39,10 +44,10 @@ pub struct Settings {
     pub egress: Arc<egress::Config>,
     /// TLS for both.
     pub tls: tls::Armour,
-    /// For the queue.
-    pub spool: Arc<spool::Config>,
     /// For the gate, which the control plane has: lists and bans change together with the rest.
     pub gate: Arc<gate::Config>,
+    /// For the queue.
+    pub spool: Arc<spool::Config>,
 }
 
 /// How a worker ended.

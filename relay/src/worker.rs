@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::egress::delivery::{Delivery, Inheritance};
+use crate::egress::operator::{Line, Tally};
 use crate::egress::patient::Patient;
 use crate::egress::permit::PermitBook;
 use crate::egress::{Egress, Patience};
@@ -137,7 +138,8 @@ impl Worker {
         meter.borrow_mut().io_driver[label_of(rung)] = 1;
         let ids = Rc::new(RefCell::new(QueueIds::new(parts.started_ms, parts.id)));
         let Settings { ingress, egress, tls, spool, gate: _ } = parts.settings;
-        let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), ids, parts.shared.rates);
+        let ingress =
+            Ingress::new(io.clone(), ingress, Rc::clone(&meter), Rc::clone(&ids), parts.shared.rates);
         let resolver = Resolver::new(parts.look_ups);
         let egress = Rc::new(Egress::new(io.clone(), egress, parts.shared.permits, resolver));
         ingress.arm(&tls);
@@ -149,6 +151,7 @@ impl Worker {
             workers: parts.workers,
             shard,
             config: spool,
+            ids: Rc::clone(&ids),
             clock: clock::now,
         };
         let delivery = match parts.shard {
@@ -208,6 +211,15 @@ impl Worker {
                 }
                 Order::Reload(settings, answer) => {
                     let _ = answer.send(self.reload(settings));
+                }
+                Order::Queue(order) => match &self.delivery {
+                    Some(delivery) => delivery.obey(order),
+                    // Without a spool nothing is ever queued.
+                    None => drop(order.lines.try_send(Line::End(Tally::default()))),
+                },
+                Order::Flush(answer) => {
+                    let messages = self.delivery.as_ref().map_or(0, |delivery| delivery.flush());
+                    let _ = answer.send(messages);
                 }
                 Order::Drain { within, done } => {
                     let _ = done.send(self.drain(within).await);

@@ -179,3 +179,102 @@ fn a_silent_upstream_holds_no_client_at_any_stage() {
         mails.last().unwrap_or_else(|| panic!("{stage:?}")).assert_carries(&sent);
     }
 }
+
+#[test]
+fn an_upstream_that_stalls_in_the_middle_is_given_up_without_a_dot() {
+    for chunking in [false, true] {
+        let latch = Latch::new();
+        let acts = [Act::Wait(latch.clone()), Act::Close];
+        let script = Script::new().once(Stage::Content, acts.clone()).once(Stage::Chunk, acts);
+        let script = if chunking { script.offering("CHUNKING") } else { script };
+        let upstream = Upstream::start(script);
+        let daemon = patient(&upstream.host(), "50ms");
+        let sent = message::of_size(24_000_000);
+        daemon.client().deliver(&sent).assert("250 2.0.0 Ok: queued as ");
+        daemon.logged("stream_given_up");
+        latch.open();
+        daemon.logged("delivered");
+        assert_eq!(upstream.complete(), 1, "nothing of the first is taken for a message");
+        upstream.mail().assert_carries(&sent);
+        daemon.stop();
+    }
+}
+
+#[test]
+fn where_a_verdict_is_expected_late_the_client_is_not_held() {
+    let latch = Latch::new();
+    let slow = [Act::Wait(latch.clone()), Act::Say("250 2.0.0 Ok".to_owned())];
+    let upstream = Upstream::start(Script::new().once(Stage::Message, slow));
+    let daemon = patient(&upstream.host(), "300ms");
+    daemon.client().deliver(&message::ordinary("slow\r\n")).assert("250 2.0.0 Ok: queued as ");
+    // The verdict comes after more than the patience, and tells what is to be expected.
+    latch.open();
+    daemon.logged("delivered");
+    daemon.reaches("ringpost_spool_sync_batch_messages_sum", 1.0);
+    // The next one is on its way to the disk before its verdict can tell.
+    let sent = message::ordinary("next\r\n");
+    daemon.client().deliver(&sent).assert("250 2.0.0 Ok");
+    daemon.reaches("ringpost_spool_sync_batch_messages_sum", 2.0);
+    upstream.mails(2)[1].assert_carries(&sent);
+    daemon.reaches("ringpost_queue_octets", 0.0);
+    assert!(upstream.stays_quiet(Duration::from_millis(500)), "it is not sent again");
+    assert_eq!(upstream.complete(), 2);
+    daemon.stop();
+}
+
+#[test]
+fn a_slow_upstream_holds_no_memory_beyond_its_bound() {
+    let address = refusing();
+    let daemon = Builder::relaying_to(&format!("[127.0.0.1]:{}", address.port()))
+        .with("DELIVERY_PATIENCE", "50ms")
+        .with("QUEUE_RETRY", "200ms")
+        .with("MESSAGE_SIZE_MAX", "100M")
+        .start();
+    // More than a worker keeps in memory.
+    let sent = message::of_size(80_000_000);
+    daemon.client().deliver(&sent).assert("250 2.0.0 Ok: queued as ");
+    let resident = daemon.metric("process_resident_memory_bytes").expect("it is told");
+    assert!(resident < 75e6, "{resident} octets");
+    let upstream =
+        Upstream::start_at(std::net::TcpListener::bind(address).expect("the port is free"), Script::new());
+    upstream.mail().assert_carries(&sent);
+    daemon.stop();
+}
+
+#[test]
+fn recipients_of_several_domains_are_delivered_from_the_queue() {
+    // Without a name server nothing is known of any exchanger: the literals are their own.
+    let upstream = Upstream::plain();
+    let port = upstream.address().port().to_string();
+    let daemon = Builder::relaying_to("mx")
+        .with("EXT_RELAY_PORT", &port)
+        .with("DELIVERY_PATIENCE", LONG)
+        .with("QUEUE_RETRY", "200ms")
+        .start();
+    let mut client = daemon.client();
+    client.envelope("a@client.test", &["b@[127.0.0.1]", "c@[127.0.0.1]", "d@[IPv6:::ffff:127.0.0.1]"]);
+    let sent = message::ordinary("x\r\n");
+    client.data(&sent).assert("250 2.0.0 Ok: queued as ");
+    let mails = upstream.mails(2);
+    assert_eq!(mails[0].accepted(), ["<b@[127.0.0.1]>", "<c@[127.0.0.1]>"]);
+    assert_eq!(mails[1].accepted(), ["<d@[IPv6:::ffff:127.0.0.1]>"]);
+    daemon.stop();
+}
+
+#[test]
+fn a_full_spool_leaves_the_streaming_relay() {
+    let upstream = Upstream::start(Script::new().once(Stage::Rcpt, "450 4.2.0 Busy"));
+    let daemon = Builder::relaying_to(&upstream.host())
+        .with("DELIVERY_PATIENCE", LONG)
+        .with("QUEUE_BYTES_MAX", "4096")
+        .start();
+    let mut client = daemon.client();
+    client.command("MAIL FROM:<a@client.test>").assert("250");
+    client.command("RCPT TO:<b@example.com>").assert("450 4.2.0");
+    client.command("RSET").assert("250");
+    let sent = message::ordinary("x\r\n");
+    client.deliver(&sent).assert("250 2.0.0 Ok");
+    assert_eq!(daemon.metric("ringpost_messages_relayed_total{custody=\"upstream\"}"), Some(1.0));
+    upstream.mail().assert_carries(&sent);
+    daemon.stop();
+}

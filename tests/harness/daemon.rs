@@ -12,7 +12,7 @@ use crate::admin;
 use crate::client::Client;
 use crate::process::{self, Finished, Process, Said};
 use crate::upstream::Upstream;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, Watched};
 
 /// How a daemon is to be started. Variables given later replace earlier ones.
 #[derive(Debug)]
@@ -176,6 +176,27 @@ impl Daemon {
         process::run(command(&self.variables).args(words))
     }
 
+    /// The binary under another name, such as `sendmail`, in the daemon's environment.
+    ///
+    /// # Panics
+    /// When the name cannot be made.
+    #[track_caller]
+    pub fn called(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        if !path.exists() {
+            std::os::unix::fs::symlink(binary(), &path).expect("a link");
+        }
+        path
+    }
+
+    /// A command in the daemon's environment, for programs that call the binary by its other names.
+    pub fn environment_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
     /// Starts a verb against it that runs until it is dropped.
     #[track_caller]
     pub fn begin(&self, words: &[&str]) -> Process {
@@ -233,13 +254,20 @@ impl Daemon {
     }
 
     /// Waits until a sample of `/metrics` has this value.
+    ///
+    /// # Panics
+    /// When it does not in time.
     #[track_caller]
     pub fn reaches(&self, sample: &str, value: f64) {
-        let start = std::time::Instant::now();
-        while self.metric(sample) != Some(value) {
-            assert!(start.elapsed() < PATIENCE, "{sample} is {:?}, not {value}", self.metric(sample));
-            std::thread::yield_now();
+        let looks = PATIENCE.as_millis() / LOOK.as_millis();
+        for _ in 0..looks {
+            if self.metric(sample) == Some(value) {
+                return;
+            }
+            // Nobody tells when a metric changes: it has to be asked for.
+            Watched::new(()).find_within(LOOK, |()| None::<()>);
         }
+        panic!("{sample} is {:?}, not {value}", self.metric(sample));
     }
 
     /// Waits until it has ended.
@@ -259,6 +287,9 @@ impl Daemon {
         assert_eq!(finished.code, Some(0), "a clean stop: {finished:#?}");
     }
 }
+
+/// Between two looks at a metric.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// The value of a `key=value` of a log line; quotes are taken off.
 pub fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {

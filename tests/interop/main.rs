@@ -3,4 +3,5 @@
 mod clients;
 mod haproxy;
 mod postfix;
+mod sendmail;
 mod sink_and_source;

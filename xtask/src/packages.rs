@@ -30,6 +30,7 @@ pub(crate) const SUITES: &[Needed] = &[
         purpose: "TLS of swaks",
     },
     Needed { program: "s-nail", package: "s-nail", purpose: "client of interop" },
+    Needed { program: "bsd-mailx", package: "bsd-mailx", purpose: "sendmail's caller in interop" },
     Needed { program: "msmtp", package: "msmtp", purpose: "client of interop" },
     Needed { program: "curl", package: "curl", purpose: "client of interop" },
     Needed { program: "python3", package: "python3", purpose: "client of interop" },

@@ -176,6 +176,12 @@ pub enum QueueVerb {
     Requeue(Selector),
     /// Return to the sender.
     Bounce(Selector),
+    /// Check every record of the spool and say what was found. Changes nothing; the relay may run meanwhile.
+    Fsck {
+        /// Options of every verb.
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 /// Which messages: at least one way to tell.

@@ -22,6 +22,7 @@ mod raw;
 mod reference;
 mod values;
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -106,9 +107,47 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Refused> {
 /// configuration is wrong.
 #[must_use]
 pub fn control_socket(sources: &Sources) -> PathBuf {
-    match raw::Raw::gather(sources).lookup(&variables::CONTROL_SOCKET) {
-        raw::Lookup::Written(written) => PathBuf::from(written.text.trim()),
-        raw::Lookup::Unreadable | raw::Lookup::Absent => PathBuf::from(variables::CONTROL_SOCKET.default),
+    alone(sources, &variables::CONTROL_SOCKET).into()
+}
+
+/// `STATE_DIR` alone: for looking at a spool whatever the rest of the configuration says.
+#[must_use]
+pub fn state_dir(sources: &Sources) -> PathBuf {
+    alone(sources, &variables::STATE_DIR).into()
+}
+
+/// `RELAY_HOST_NAME` alone, where it is written: for `sendmail`, which anybody may run.
+#[must_use]
+pub fn host_name(sources: &Sources) -> Option<String> {
+    Some(alone(sources, &variables::RELAY_HOST_NAME)).filter(|name| !name.is_empty())
+}
+
+/// An address of `LISTEN_SMTP` that a program on this host can connect to; the port may be 0, any free one. `None`:
+/// there is none.
+#[must_use]
+pub fn local_smtp(sources: &Sources) -> Option<SocketAddr> {
+    let text = alone(sources, &variables::LISTEN_SMTP);
+    let mut items = text.split([' ', ',', '\t', '\n']).filter(|item| !item.is_empty());
+    items.find_map(|item| item.parse().ok()).map(reachable)
+}
+
+/// The address to connect to for one that is listened on: loopback, where that is every address.
+#[must_use]
+pub fn reachable(mut listening: SocketAddr) -> SocketAddr {
+    if listening.ip().is_unspecified() {
+        listening.set_ip(match listening {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    listening
+}
+
+/// What is written for one variable, or its default; the rest may be wrong.
+fn alone(sources: &Sources, variable: &variable::Variable) -> String {
+    match raw::Raw::gather(sources).lookup(variable) {
+        raw::Lookup::Written(written) => written.text.trim().to_owned(),
+        raw::Lookup::Unreadable | raw::Lookup::Absent => variable.default.to_owned(),
     }
 }
 

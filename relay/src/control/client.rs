@@ -3,6 +3,8 @@
 //! Blocking, without a runtime: a verb is a short-lived process. Exit codes are the interface's: 0 done, 1 nothing
 //! to act on, 3 not running, 69 a daemon that does not answer as it should, 77 no permission, 78 refused.
 
+pub mod queue;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -60,6 +62,11 @@ pub fn run(socket: &Path, verb: &Verb, out: &mut impl Write, errors: &mut impl W
         Verb::Trace => trace(socket, out),
         _ => ask(socket, verb).map(|answer| print(verb, &answer, out, errors)),
     };
+    finish(socket, outcome, errors)
+}
+
+/// The exit code that an outcome means; errors are told.
+fn finish(socket: &Path, outcome: io::Result<io::Result<u8>>, errors: &mut impl Write) -> u8 {
     match outcome {
         Ok(Ok(code)) => code,
         // The reader of our output went away.

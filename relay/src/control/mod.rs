@@ -17,6 +17,7 @@ mod http;
 mod notify;
 mod plane;
 pub mod protocol;
+mod queue;
 mod signals;
 mod socket;
 pub mod status;

@@ -1,4 +1,4 @@
-//! What is said on the control socket: one line of JSON each way.
+//! What is said on the control socket: one line of JSON each way, and for `queue` a line a message.
 //!
 //! The client sends one [`Request`], the daemon one [`Answer`], each a JSON object on one line. Names on the wire
 //! are for the same release on both ends: the binary talks to itself.
@@ -12,7 +12,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::explain::Explanation;
+use super::queue::{Act, Which};
 use super::status::Status;
+use crate::egress::operator::Row;
 use crate::limits;
 
 /// What a verb asks.
@@ -34,6 +36,13 @@ pub enum Request {
     Flush,
     /// What would happen to a client?
     Explain(Question),
+    /// Look at messages of the queue, or change them.
+    Queue {
+        /// What is to be done.
+        act: Act,
+        /// With which messages.
+        which: Which,
+    },
     /// What of the gate?
     Gate {
         /// What.
@@ -112,6 +121,28 @@ pub enum Answer {
     },
     /// To `explain`.
     Explained(Box<Explanation>),
+    /// To `queue`: a message; more lines follow.
+    QueueRow(Box<Row>),
+    /// To `queue`: a message that cannot be read; more lines follow.
+    QueueUnreadable {
+        /// Its id.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// To `queue`: the end of the answer.
+    QueueEnd {
+        /// Messages that were meant.
+        matched: u64,
+        /// Those that it was done to.
+        done: u64,
+        /// Those left alone because they are being delivered right now.
+        under_way: u64,
+        /// Those that could not be read or written.
+        failed: u64,
+        /// Workers that did not answer in time.
+        workers_silent: usize,
+    },
     /// To the gate's verbs.
     Told {
         /// The lines to print.
@@ -162,8 +193,20 @@ pub(super) async fn read(stream: &mut UnixStream) -> io::Result<Request> {
 /// # Errors
 /// The socket's errors; [`io::ErrorKind::TimedOut`] where the peer does not take it in time.
 pub(super) async fn write(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {
+    write_within(stream, answer, limits::CONTROL_REQUEST_TIMEOUT).await
+}
+
+/// Writes an answer that its peer may take its time for.
+///
+/// # Errors
+/// As [`write`] has them.
+pub(super) async fn write_within(
+    stream: &mut UnixStream,
+    answer: &Answer,
+    within: Duration,
+) -> io::Result<()> {
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
-    let written = tokio::time::timeout(limits::CONTROL_REQUEST_TIMEOUT, stream.write_all(&line));
+    let written = tokio::time::timeout(within, stream.write_all(&line));
     written.await.map_err(|_elapsed| io::ErrorKind::TimedOut)?
 }

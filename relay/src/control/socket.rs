@@ -19,6 +19,7 @@ use super::Fault;
 use super::explain::explain;
 use super::plane::Plane;
 use super::protocol::{self, Answer, GateQuestion, Request};
+use super::queue;
 use crate::limits;
 
 /// The control socket, bound but not yet served.
@@ -133,8 +134,8 @@ async fn converse(mut stream: UnixStream, plane: &Arc<Plane>) -> io::Result<()> 
         Request::Status => Answer::Status(Box::new(plane.status().await)),
         Request::Reload { confirm_ms } => plane.reload(confirm_ms.map(Duration::from_millis)).await,
         Request::Confirm => plane.confirm().await,
-        // Nothing is ever queued in a streaming relay.
-        Request::Flush => Answer::Flushed { messages: 0 },
+        Request::Flush => Answer::Flushed { messages: plane.facts.workers.flush().await },
+        Request::Queue { act, which } => return queue::answer(&mut stream, plane, act, which).await,
         Request::Explain(question) => {
             let settings = plane.settings().await;
             let (gate, is_banned) = plane.explain_gate(question.address, question.port).await;
@@ -155,6 +156,10 @@ fn note(stream: &UnixStream, request: &Request) {
         Request::Reload { .. } => "reload",
         Request::Confirm => "confirm",
         Request::Flush => "flush",
+        Request::Queue { act, .. } => match act.logged() {
+            Some(verb) => verb,
+            None => return,
+        },
         Request::Gate { question: GateQuestion::Ban { .. } } => "gate ban",
         Request::Gate { question: GateQuestion::Unban { .. } } => "gate unban",
         Request::Gate { .. } => return,

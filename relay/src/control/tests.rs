@@ -11,6 +11,7 @@ use super::protocol::Question;
 use super::workers::tests::obedient;
 use super::*;
 use crate::config;
+use crate::egress::operator::{Line, Tally};
 use crate::meter::Meter;
 use crate::orders::Order;
 use crate::tls;
@@ -35,8 +36,8 @@ pub(super) fn settings() -> Settings {
         ingress: Arc::new(config.ingress),
         egress: Arc::new(config.egress),
         tls: tls::Armour::default(),
-        spool: Arc::new(config.spool),
         gate: Arc::new(config.gate),
+        spool: Arc::new(config.spool),
     }
 }
 
@@ -235,6 +236,8 @@ async fn an_unconfirmed_reload_is_rolled_back() {
                     reply.send(Ok(())).unwrap();
                 }
                 Order::Snapshot(reply) => reply.send(Box::default()).unwrap(),
+                Order::Flush(reply) => reply.send(0).unwrap(),
+                Order::Queue(order) => order.lines.send(Line::End(Tally::default())).unwrap(),
                 Order::Drain { .. } => return,
             }
         }
@@ -274,8 +277,33 @@ fn explain_tells_the_verdict_as_text_and_as_json() {
 
 #[test]
 fn flush_says_how_many_messages_are_attempted() {
+    let running = run(vec![obedient(Meter::default(), true), obedient(Meter::default(), true)], unchanged());
+    assert_eq!(running.say(&Verb::Flush), (0, "4 messages are attempted now\n".to_owned(), String::new()));
+    running.stop();
+}
+
+#[test]
+fn a_message_that_is_not_there_is_1_and_an_empty_queue_is_0() {
+    use client::queue::{Act, QueueVerb, Shape, Which};
     let running = run(vec![obedient(Meter::default(), true)], unchanged());
-    assert_eq!(running.say(&Verb::Flush), (0, "0 messages are attempted now\n".to_owned(), String::new()));
+    let ask = |act, ids: &[&str], shape| {
+        let ids = ids.iter().map(|&id| id.to_owned()).collect();
+        let verb = QueueVerb { act, ids, which: Which::default(), shape };
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        let code = client::queue::run(&running.socket(), &verb, &mut out, &mut errors);
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(errors).unwrap())
+    };
+    assert_eq!(ask(Act::List, &[], Shape::Json), (0, String::new(), String::new()));
+    assert_eq!(ask(Act::List, &[], Shape::Table).1, "the queue is empty\n");
+    for id in ["U1K2JFJ00000000", "nonsense"] {
+        for act in [Act::Show, Act::Hold, Act::Bounce] {
+            assert_eq!(ask(act, &[id], Shape::Whole), (1, String::new(), format!("{id}: no such message\n")));
+        }
+    }
+    assert_eq!(
+        ask(Act::Delete, &[], Shape::Table),
+        (0, "0 of 0 messages deleted\n".to_owned(), String::new())
+    );
     running.stop();
 }
 

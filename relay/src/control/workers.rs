@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use crate::egress::operator::QueueOrder;
 use crate::limits;
 use crate::meter::Meter;
 use crate::orders::{self, Drained, Order, Reply, Settings};
@@ -74,6 +75,19 @@ impl Workers {
         }
     }
 
+    /// Makes all workers attempt now what waits; says how many messages that are.
+    pub async fn flush(&self) -> u64 {
+        self.ask(Order::Flush, limits::WORKER_ANSWER_TIMEOUT).await.into_iter().flatten().sum()
+    }
+
+    /// Hands an order about messages to all workers; says how many took it. Each answers with its own
+    /// [`Line::End`](crate::egress::operator::Line::End).
+    #[must_use]
+    pub fn queue(&self, order: &QueueOrder) -> usize {
+        let takes = |sender: &&flume::Sender<Order>| sender.try_send(Order::Queue(order.clone())).is_ok();
+        self.senders.iter().filter(takes).count()
+    }
+
     async fn ask<T>(&self, order: impl Fn(Reply<T>) -> Order, within: Duration) -> Vec<Option<T>> {
         let deadline = Instant::now() + within;
         let pending: Vec<Option<flume::Receiver<T>>> = self
@@ -100,6 +114,7 @@ impl Workers {
 pub(super) mod tests {
     use super::*;
     use crate::control::tests::settings;
+    use crate::egress::operator::{Line, Tally};
     use crate::meter::Listener;
 
     /// A worker that answers at once, on a thread of its own, until it is drained or nobody asks any more.
@@ -113,6 +128,8 @@ pub(super) mod tests {
                         let answer = if accepts_reload { Ok(()) } else { Err("no".to_owned()) };
                         drop(reply.send(answer));
                     }
+                    Order::Flush(reply) => drop(reply.send(2)),
+                    Order::Queue(order) => drop(order.lines.send(Line::End(Tally::default()))),
                     Order::Drain { done, .. } => {
                         let _ = done.send(Drained { sessions_cut: 1 });
                         return;

@@ -52,7 +52,7 @@ pub(super) fn take_over(
     egress: &egress::Config,
     workers: u16,
 ) -> Result<Recovered, Fault> {
-    let directory = config.state_dir.join("spool");
+    let directory = config.state_dir.join(spool::DIRECTORY);
     if egress.delivery_patience == Patience::Forever && !directory.exists() {
         return Ok(Recovered { shards: (0..workers).map(|_| None).collect(), lock: None });
     }

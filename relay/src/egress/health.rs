@@ -60,6 +60,13 @@ impl Health {
         self.down_until = now.after(wait);
     }
 
+    /// An operator wants it tried now. The wait after a refused login stays: it protects the account.
+    pub fn probe_now(&mut self, now: Moment) {
+        if self.down_until <= now.after(WAIT_MAX) {
+            self.down_until = now;
+        }
+    }
+
     /// Whether the last try succeeded, or none was made.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -95,6 +102,18 @@ mod tests {
         assert!(health.may_try(Moment(0).after(UPSTREAM_LOGIN_WAIT_MIN)), "the probe");
         (0..100).for_each(|_| health.login_refused(Moment(0)));
         assert!(health.may_try(Moment(0).after(UPSTREAM_LOGIN_WAIT_MAX)));
+    }
+
+    #[test]
+    fn an_operator_need_not_wait_but_for_a_refused_login() {
+        let mut health = Health::default();
+        (0..9).for_each(|_| health.failed(Moment(0)));
+        assert!(!health.is_worth_trying(Moment(1)));
+        health.probe_now(Moment(1));
+        assert!(health.may_try(Moment(1)) && !health.may_try(Moment(1)), "one probe");
+        health.login_refused(Moment(1));
+        health.probe_now(Moment(2));
+        assert!(!health.is_worth_trying(Moment(2)));
     }
 
     #[test]

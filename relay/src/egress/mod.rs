@@ -10,6 +10,7 @@ pub mod connection;
 pub mod delivery;
 pub mod health;
 pub mod notice;
+pub mod operator;
 pub mod outcome;
 pub mod pace;
 pub mod patience;
@@ -244,6 +245,12 @@ impl<I: Io> Egress<I> {
     #[must_use]
     pub fn has_come_up(&self) -> bool {
         self.has_come_up.take()
+    }
+
+    /// Lets every upstream be tried now, whatever was heard of it before: an operator's word.
+    pub fn probe_now(&self) {
+        let now = self.io.now();
+        self.routes.borrow().for_each(|_, pool| pool.probe_now(now));
     }
 
     /// Whether all mail goes to the same upstreams, whomever it is for.

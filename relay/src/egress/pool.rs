@@ -186,6 +186,11 @@ impl<S: Stream> Pool<S> {
         self.health.borrow_mut().succeeded();
     }
 
+    /// An operator wants it tried now.
+    pub fn probe_now(&self, now: Moment) {
+        self.health.borrow_mut().probe_now(now);
+    }
+
     /// Whether the last try succeeded.
     #[must_use]
     pub fn is_up(&self) -> bool {

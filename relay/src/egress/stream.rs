@@ -362,6 +362,9 @@ impl<I: Io> Sink for UpstreamStream<I> {
         if asked.is_empty() {
             return answers;
         }
+        if matches!(self.stage, Progress::Nothing) {
+            self.agreement.upstream.clear();
+        }
         if self.payment == Payment::Due && !self.pay().await {
             return vec![Err(reply::UPSTREAM_RATE_REACHED); rcpts.len()];
         }

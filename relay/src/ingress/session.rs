@@ -276,8 +276,8 @@ impl<I: Io, S: Sink> Session<I, S> {
         // Whatever became of the last transaction: nothing of it may be in this one (I9).
         self.end_transaction();
         self.ingress.qualify_sender(&mut mail);
-        let judged = self.ingress.judge_sender(&self.peer, self.user.as_deref(), &mail);
-        let verdict = judged.and_then(|()| self.sink.begin(&mail));
+        let verdict = self.ingress.judge_sender(&self.peer, self.user.as_deref(), &mail);
+        let verdict = verdict.and_then(|()| self.sink.begin(&mail));
         let answer = match verdict {
             Ok(()) => {
                 let id = self.ingress.issue_queue_id();

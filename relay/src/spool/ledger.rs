@@ -148,7 +148,7 @@ impl Ledger {
 
     /// A state of a message is on its way to the disk; false if there is no such message.
     pub(super) fn expect_state(&mut self, id: QueueId) -> bool {
-        let known = self.pending.contains_key(&id) || self.index.find(id).is_some();
+        let known = self.is_known(id);
         if known {
             *self.stating.entry(id).or_default() += 1;
         }
@@ -168,6 +168,11 @@ impl Ledger {
     /// A message's slot, unless its latest state is still on its way to the disk: then a copy would lack it.
     pub(super) fn steady(&self, id: QueueId) -> Option<Slot> {
         if self.stating.contains_key(&id) { None } else { self.index.get(id).copied() }
+    }
+
+    /// Whether there is such a message, on the disk or on its way there.
+    pub(super) fn is_known(&self, id: QueueId) -> bool {
+        self.pending.contains_key(&id) || self.index.find(id).is_some()
     }
 
     /// Takes a message out of the books. What its tombstone must do and speak about; `None`: there is no such message.

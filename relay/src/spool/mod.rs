@@ -7,7 +7,7 @@
 //! | `segment` | which segments are used, spare, or may be used again |
 //! | `log`, `writer`, `batch`, `draft` | one log per worker, natural group commit |
 //! | `keep` | segments made ahead, retired and emptied; long-deferred messages moved to files of their own |
-//! | `read` | messages back from the disk |
+//! | `read`, `amend` | messages back from the disk; an operator's changes beside running deliveries |
 //! | [`recover`](mod@recover), `scan`, `shard` | taking over at start, and `queue fsck` |
 //! | [`schedule`] | what is due: pure |
 //!
@@ -20,12 +20,16 @@
 //!
 //! What it must not do: speak SMTP, decide routes, read a clock, or build notices.
 
+/// The name of the spool's directory below `STATE_DIR`.
+pub const DIRECTORY: &str = "spool";
+
 pub mod config;
 pub mod entry;
 pub mod record;
 pub mod recover;
 pub mod schedule;
 
+mod amend;
 mod batch;
 #[cfg(test)]
 mod crash;

@@ -18,7 +18,7 @@ use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::Proof;
 use crate::spool::ReadFault;
-use crate::spool::entry::{Origin, Recipient, Standing, State};
+use crate::spool::entry::State;
 use crate::spool::schedule::{After, Outcome};
 use crate::units::QueueId;
 
@@ -51,7 +51,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             let (again, heard): (Vec<_>, Vec<_>) =
                 heard.into_iter().partition(|(_, fate)| is_progress && fate.reply().code() == 452);
             left.extend(again.into_iter().map(|(place, _)| place));
-            self.apply(&mut letter, stream.upstream().unwrap_or_default(), heard.clone());
+            self.apply(&mut letter, stream.upstream().unwrap_or_default(), &heard);
             fates.extend(heard);
         }
         stream.reset();
@@ -59,7 +59,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
     }
 
     /// The message, from memory or from the disk.
-    async fn open(&self, id: QueueId) -> Result<(Letter, Source<F>), ReadFault> {
+    pub(super) async fn open(&self, id: QueueId) -> Result<(Letter, Source<F>), ReadFault> {
         let fresh = self.fresh.borrow_mut().take(id);
         if let Some((entry, body)) = fresh {
             let octets = body.iter().map(|slice| slice.len() as u64).sum();
@@ -73,7 +73,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
     }
 
     /// A message that cannot be read is tried again: a disk may come to its senses, and nothing of it is given up.
-    fn unreadable(&self, id: QueueId, fault: &ReadFault) {
+    pub(super) fn unreadable(&self, id: QueueId, fault: &ReadFault) {
         let is_gone = matches!(fault, ReadFault::Gone);
         if !is_gone {
             tracing::error!(event = "queue_unreadable", queue_id = %id, reason = %fault);
@@ -142,7 +142,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
             if last == Last::Yes {
                 let start = self.io.now();
                 let (form, connection) = stream.at_hand().ok_or(reply::UPSTREAM_LOST)?;
-                let verdict = stream.end(form, connection, &mut flight, outgoing.has_8bit).await;
+                let verdict =
+                    self.in_doubt(stream.end(form, connection, &mut flight, outgoing.has_8bit)).await;
                 let now = self.io.now();
                 stream.pace().inspect(|pace| pace.note_verdict(now.since(start), now));
                 return verdict;
@@ -152,12 +153,12 @@ impl<I: Io, F: Files> Delivery<I, F> {
     }
 
     /// Takes down what was said: in the state, in the log, in the metrics.
-    pub(super) fn apply(&self, letter: &mut Letter, upstream: &str, fates: Vec<(usize, Fate)>) {
+    pub(super) fn apply(&self, letter: &mut Letter, upstream: &str, fates: &[(usize, Fate)]) {
         let now_ms = self.io.unix_ms();
-        fate::record(letter, upstream, now_ms, &fates);
+        fate::record(letter, upstream, now_ms, fates);
         let delay = Duration::from_millis(now_ms.saturating_sub(letter.entry.arrival_ms));
         let mut meter = self.meter.borrow_mut();
-        for (place, fate) in &fates {
+        for (place, fate) in fates {
             log_fate(letter, *place, upstream, fate, delay);
             meter.recipients[label_of(fate)] += 1;
         }
@@ -173,7 +174,9 @@ impl<I: Io, F: Files> Delivery<I, F> {
         let is_open = !letter.pending().is_empty();
         let returned = self.return_failed(&mut letter).await;
         if !is_open {
-            return if returned { self.settle(id, Outcome::Settled) } else { self.postpone(letter) };
+            // Where nobody was asked the destination has shown nothing.
+            let outcome = if outcome == Outcome::Unreachable { Outcome::Dropped } else { Outcome::Settled };
+            return if returned { self.settle(id, outcome) } else { self.postpone(letter) };
         }
         let after = self.schedule.borrow_mut().finished(id, outcome, self.now(), self.io.random());
         match after {
@@ -181,6 +184,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             After::Again { attempts, due_ms } => {
                 letter.state.attempts = attempts;
                 letter.state.due_ms = due_ms;
+                self.warn_of_delay(&mut letter).await;
                 letter.state.held = self.schedule.borrow().is_held(id);
                 // Until it is on the disk a restart would only try again sooner.
                 drop(self.spool.update(id, &letter.state));
@@ -200,9 +204,9 @@ impl<I: Io, F: Files> Delivery<I, F> {
     /// Nobody who still waits will be delivered to.
     async fn give_up(self: &Rc<Self>, mut letter: Letter) {
         let last = letter.state.history.last().map(|attempt| attempt.upstream.clone()).unwrap_or_default();
-        let fates =
+        let fates: Vec<_> =
             letter.pending().into_iter().map(|place| (place, Fate::Refused(reply::EXPIRED))).collect();
-        self.apply(&mut letter, &last, fates);
+        self.apply(&mut letter, &last, &fates);
         if self.return_failed(&mut letter).await {
             self.settle(letter.id, Outcome::Dropped);
         } else {
@@ -211,7 +215,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
     }
 
     /// A notice could not be made durable: it is tried again, however old the message is.
-    fn postpone(&self, mut letter: Letter) {
+    pub(super) fn postpone(&self, mut letter: Letter) {
         let due = self.schedule.borrow_mut().postpone(letter.id, self.now(), self.io.random());
         if let Some(due_ms) = due {
             letter.state.due_ms = due_ms;
@@ -220,22 +224,10 @@ impl<I: Io, F: Files> Delivery<I, F> {
         }
     }
 
-    fn settle(&self, id: QueueId, outcome: Outcome) {
+    pub(super) fn settle(&self, id: QueueId, outcome: Outcome) {
         // A crash before the tombstone is on the disk delivers twice; a loss it cannot be.
         drop(self.spool.settle(id));
         self.schedule.borrow_mut().finished(id, outcome, self.now(), self.io.random());
-    }
-
-    /// Sees to it that the sender hears of recipients that were refused for good; whether nothing of that is left to do.
-    async fn return_failed(self: &Rc<Self>, letter: &mut Letter) -> bool {
-        let failed = letter.standing(Standing::Failed);
-        // RFC 5321 §4.5.5, RFC 3461 §4.1: nobody is to be told.
-        let is_silent = letter.entry.sender.is_empty() || letter.entry.origin == Origin::Notice;
-        let (silent, told): (Vec<_>, Vec<_>) = failed
-            .into_iter()
-            .partition(|&place| is_silent || letter.entry.recipients[place].notify & Recipient::NEVER != 0);
-        silent.into_iter().for_each(|place| letter.state.set_standing(place, Standing::Returned));
-        told.is_empty()
     }
 }
 

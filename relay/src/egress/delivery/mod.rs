@@ -14,6 +14,7 @@
 mod attempt;
 mod fate;
 mod letter;
+mod returns;
 mod source;
 
 use std::cell::{Cell, RefCell};
@@ -28,6 +29,7 @@ use bytes::Bytes;
 
 use self::letter::{BACKLOG, Letter};
 use super::Egress;
+use super::notice::Budget;
 use super::patience::Waits;
 use crate::envelope::Envelope;
 use crate::ingress::sink::Introduction;
@@ -39,7 +41,7 @@ use crate::smtp::reply::{self, Reply};
 use crate::spool::entry::{Entry, State};
 use crate::spool::schedule::{Now, Retry, Schedule};
 use crate::spool::{self, Draft, Health, Next, Receipt, Refusal, Shard, Spool, Summary, Terms};
-use crate::units::{Moment, QueueId, WorkerId};
+use crate::units::{Moment, QueueId, QueueIds, WorkerId};
 
 pub use fate::Fate;
 
@@ -59,6 +61,8 @@ pub struct Delivery<I: Io, F: Files> {
     workers: u32,
     schedule: RefCell<Schedule>,
     fresh: RefCell<Fresh>,
+    ids: Rc<RefCell<QueueIds>>,
+    notices: RefCell<Budget>,
     /// Octets that messages under way keep in memory, to fall back on.
     pub kept: Rc<Cell<usize>>,
     under_way: Cell<usize>,
@@ -66,6 +70,8 @@ pub struct Delivery<I: Io, F: Files> {
     is_closing: Cell<bool>,
     /// Tasks that use the spool and have not ended.
     tasks: Cell<u32>,
+    /// Messages of which an upstream has everything but has not said so.
+    doubts: Cell<u32>,
     revive_at: Cell<Moment>,
 }
 
@@ -79,6 +85,8 @@ pub struct Inheritance {
     pub shard: Shard,
     /// How the queue is run.
     pub config: Arc<spool::Config>,
+    /// Where the ids of messages come from.
+    pub ids: Rc<RefCell<QueueIds>>,
     /// The monotonic clock, to measure writes by.
     pub clock: fn() -> Moment,
 }
@@ -116,7 +124,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
         inheritance: Inheritance,
         meter: Rc<RefCell<Meter>>,
     ) -> Rc<Self> {
-        let Inheritance { worker, workers, shard, config, clock } = inheritance;
+        let Inheritance { worker, workers, shard, config, ids, clock } = inheritance;
         let io = egress.io.clone();
         let retry = Retry::new(config.retry.clone(), config.lifetime);
         let mut schedule = Schedule::new(retry, attempts_of(&egress, workers));
@@ -135,11 +143,14 @@ impl<I: Io, F: Files> Delivery<I, F> {
             workers,
             schedule: RefCell::new(schedule),
             fresh: RefCell::default(),
+            ids,
+            notices: RefCell::new(Budget::new(Duration::from_micros(now.moment.0))),
             kept: Rc::default(),
             under_way: Cell::new(0),
             bell: Bell::default(),
             is_closing: Cell::new(false),
             tasks: Cell::new(0),
+            doubts: Cell::new(0),
             revive_at: Cell::new(Moment::default()),
         })
     }
@@ -315,9 +326,17 @@ impl<I: Io, F: Files> Delivery<I, F> {
         let octets = self.spool.summary(id).map_or(0, |summary| u64::from(summary.octets));
         let mut letter = Letter { id, entry, state: State::default(), octets };
         let outcome = fate::outcome(&fates);
-        self.apply(&mut letter, upstream, fates);
+        self.apply(&mut letter, upstream, &fates);
         self.finish(letter, outcome).await;
         self.bell.ring();
+    }
+
+    /// Drives the end of a message: whether the upstream has it is in doubt until then.
+    pub async fn in_doubt<T>(&self, ending: impl Future<Output = T>) -> T {
+        self.doubts.set(self.doubts.get() + 1);
+        let ended = ending.await;
+        self.doubts.set(self.doubts.get() - 1);
+        ended
     }
 
     /// Runs a task that the end of the worker waits for, where it ends in time.
@@ -325,18 +344,25 @@ impl<I: Io, F: Files> Delivery<I, F> {
         self.task(task);
     }
 
-    /// Makes everything due now: `flush`.
-    pub fn flush(&self) {
+    /// Makes everything due now: `flush`. Says how many messages that are.
+    pub fn flush(&self) -> u64 {
+        let waiting = self.schedule.borrow().counts().waiting;
+        self.egress.probe_now();
         self.schedule.borrow_mut().flush(self.now());
         self.bell.ring();
+        waiting as u64
     }
 
-    /// Begins no attempt any more; waits for those under way until `by`, then until what was appended is on the disk.
+    /// Begins no attempt any more. Waits until `by` for messages whose upstream has all of them but has not said so, a
+    /// little for other attempts, and then until what was appended is on the disk.
     pub async fn close(&self, by: Moment) {
         self.is_closing.set(true);
         self.bell.ring();
+        let others_by = self.io.now().after(CLOSE_ATTEMPTS_MAX).min(by);
         // The writer and the housekeeping end only with the spool.
-        while self.tasks.get() > SPOOL_TASKS && self.io.now() < by {
+        while (self.doubts.get() > 0 && self.io.now() < by)
+            || (self.tasks.get() > SPOOL_TASKS && self.io.now() < others_by)
+        {
             self.io.sleep(CLOSE_LOOK).await;
         }
         self.spool.close();
@@ -373,6 +399,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
 const SPOOL_TASKS: u32 = 2;
 /// How often an ending worker looks whether its tasks have ended.
 const CLOSE_LOOK: Duration = Duration::from_millis(2);
+/// How long an ending worker waits for attempts that nothing is lost with.
+const CLOSE_ATTEMPTS_MAX: Duration = Duration::from_secs(2);
 /// How long an ending worker waits for the disk.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
@@ -387,7 +415,6 @@ pub fn refusal_of(refusal: Refusal) -> Reply {
 }
 
 /// Whose a message is; for [`spool::recover`], which asks it of every message that it finds.
-#[must_use]
 pub fn classify(is_fixed: bool) -> impl Fn(&Entry) -> spool::Keys {
     move |entry| letter::keys(entry, is_fixed)
 }

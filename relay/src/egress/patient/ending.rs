@@ -152,7 +152,7 @@ impl<I: Io, F: Files> Patient<I, F> {
                 delivery.adopt(id);
                 let queue = Rc::clone(&delivery);
                 delivery.beside(async move {
-                    let mut ended = ending.await;
+                    let mut ended = queue.in_doubt(ending).await;
                     let fates = ended.fates(&streamed, asked);
                     queue.conclude(id, entry, ended.stream.upstream().unwrap_or_default(), fates).await;
                     ended.stream.reset();

@@ -20,9 +20,9 @@ pub(super) struct Breaker {
 /// Failures in a row that open the breaker.
 const FAILURES_MAX: u32 = 3;
 /// The first pause; each further failure doubles it.
-const PAUSE_MIN: Duration = Duration::from_secs(5);
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(300);
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest pause: so long an upstream that is up again may wait for its first message.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Attempts at once at a destination that nothing is known of.
 const WINDOW_FIRST: u32 = 2;
 
@@ -98,7 +98,7 @@ mod tests {
             assert!(!breaker.allows(1, 20, now), "one probe at a time");
             breaker.failed(now, 0);
         }
-        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300, 300]);
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30, 30, 30]);
     }
 
     #[test]

@@ -79,6 +79,19 @@ pub struct Due {
     pub destination: u32,
 }
 
+/// What a message does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// It waits until it is due.
+    Waiting,
+    /// It is due and stands in line.
+    Ready,
+    /// It is being attempted.
+    UnderWay,
+    /// An operator has stopped it.
+    Held,
+}
+
 /// What came of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -325,6 +338,18 @@ impl Schedule {
             self.empty.push(at);
         }
         true
+    }
+
+    /// What a message does; `None`: it is not scheduled.
+    #[must_use]
+    pub fn doing(&self, id: QueueId) -> Option<Doing> {
+        match self.items[self.find(id)? as usize].stage {
+            Stage::Waiting => Some(Doing::Waiting),
+            Stage::Ready => Some(Doing::Ready),
+            Stage::UnderWay => Some(Doing::UnderWay),
+            Stage::Held => Some(Doing::Held),
+            Stage::Gone => None,
+        }
     }
 
     /// When the oldest message was accepted, in seconds since the Unix epoch. Looks at all of them.

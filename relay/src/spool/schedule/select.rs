@@ -20,13 +20,19 @@ pub enum Selector {
     Domain(String),
     /// Those that have been here so long.
     OlderThan(Duration),
+    /// Those that all of these mean; without any: all.
+    Every(Vec<Selector>),
 }
 
 impl Selector {
     /// Whether [`Self::matches`] needs the envelope, or is content with the id and the time of arrival.
     #[must_use]
     pub fn wants_entry(&self) -> bool {
-        matches!(self, Self::Sender(_) | Self::Recipient(_) | Self::Domain(_))
+        match self {
+            Self::Sender(_) | Self::Recipient(_) | Self::Domain(_) => true,
+            Self::Every(conditions) => conditions.iter().any(Self::wants_entry),
+            Self::Ids(_) | Self::All | Self::OlderThan(_) => false,
+        }
     }
 
     /// Whether a message is meant. Addresses are compared without case, as operators type them. A message whose envelope
@@ -50,6 +56,9 @@ impl Selector {
                 recipients().iter().any(|recipient| domain(&recipient.address).eq_ignore_ascii_case(wanted))
             }
             Self::OlderThan(age) => Duration::from_millis(now_ms.saturating_sub(arrival_ms)) >= *age,
+            Self::Every(conditions) => {
+                conditions.iter().all(|condition| condition.matches(id, arrival_ms, entry, now_ms))
+            }
         }
     }
 }
@@ -82,5 +91,16 @@ mod tests {
         assert!(means(Selector::OlderThan(Duration::from_secs(60)), &mail));
         assert!(!means(Selector::OlderThan(Duration::from_secs(61)), &mail));
         assert!(!Selector::Domain("two.example".into()).matches(id, 1000, None, 61_000));
+        let both = |sender: &str, age| {
+            Selector::Every(vec![
+                Selector::Sender(sender.into()),
+                Selector::OlderThan(Duration::from_secs(age)),
+            ])
+        };
+        assert!(means(both("some.one@example.org", 60), &mail) && both("", 1).wants_entry());
+        assert!(
+            !means(both("some.one@example.org", 61), &mail) && !means(both("other@example.org", 1), &mail)
+        );
+        assert!(means(Selector::Every(Vec::new()), &mail));
     }
 }
