@@ -30,7 +30,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
             Err(fault) => return self.unreadable(id, &fault),
         };
         let mut source = Some(source);
-        let mut stream = UpstreamStream::paid(Rc::clone(&self.egress));
+        let idle = self.streams.borrow_mut().pop();
+        let mut stream = idle.unwrap_or_else(|| UpstreamStream::paid(Rc::clone(&self.egress)));
         let mut fates = Vec::new();
         let mut left = letter.pending();
         while let Some(group) = self.next_group(&letter, &mut left) {
@@ -55,6 +56,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             fates.extend(heard);
         }
         stream.reset();
+        self.streams.borrow_mut().push(stream);
         self.finish(letter, fate::outcome(&fates)).await;
     }
 

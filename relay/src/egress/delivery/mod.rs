@@ -1,7 +1,7 @@
 //! The queue of one worker: what is in the spool goes to its destination, sooner or later.
 //!
 //! Theory of operation. [`Schedule`] knows what is due and whose turn it is; [`Delivery::run`] begins attempts as long as
-//! there is room, each a task of its own that drives an [`UpstreamStream`](super::stream::UpstreamStream) as a session does.
+//! there is room, each a task of its own that drives an [`UpstreamStream`] as a session does.
 //! What comes of an attempt is written to the spool before anything else follows from it: settled, or a new state with the
 //! next time. A message whose stream goes on after its client was answered ([`Delivery::adopt`]) counts as an attempt under
 //! way, and ends like one.
@@ -31,6 +31,7 @@ use self::letter::{BACKLOG, Letter};
 use super::Egress;
 use super::notice::Budget;
 use super::patience::Waits;
+use super::stream::UpstreamStream;
 use crate::envelope::Envelope;
 use crate::ingress::sink::Introduction;
 use crate::io::Io;
@@ -61,6 +62,8 @@ pub struct Delivery<I: Io, F: Files> {
     workers: u32,
     schedule: RefCell<Schedule>,
     fresh: RefCell<Fresh>,
+    /// Streams of attempts that have ended, for the next ones; never more than attempts at once.
+    streams: RefCell<Vec<UpstreamStream<I>>>,
     ids: Rc<RefCell<QueueIds>>,
     notices: RefCell<Budget>,
     /// Octets that messages under way keep in memory, to fall back on.
@@ -143,6 +146,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             workers,
             schedule: RefCell::new(schedule),
             fresh: RefCell::default(),
+            streams: RefCell::default(),
             ids,
             notices: RefCell::new(Budget::new(Duration::from_micros(now.moment.0))),
             kept: Rc::default(),

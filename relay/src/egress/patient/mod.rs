@@ -41,6 +41,8 @@ pub struct Patient<I: Io, F: Files> {
     stream: Option<Box<UpstreamStream<I>>>,
     hybrid: Option<Hybrid<I, F>>,
     way: Way,
+    /// Whether the stream was made for a transaction without patience.
+    is_plain: bool,
 }
 
 /// What a sink with a spool has besides.
@@ -91,12 +93,21 @@ impl<I: Io, F: Files> Patient<I, F> {
             later: Vec::new(),
             queued: Vec::new(),
         });
-        Self { egress, stream: None, hybrid, way: Way::Open }
+        Self { egress, stream: None, hybrid, way: Way::Open, is_plain: true }
     }
 
     /// The stream as it is without patience.
     fn plain(&mut self) -> &mut UpstreamStream<I> {
         self.stream.get_or_insert_with(|| Box::new(UpstreamStream::new(Rc::clone(&self.egress))))
+    }
+
+    /// A stream that was made for the other way has other manners.
+    fn fit_stream(&mut self) {
+        let is_plain = self.way == Way::Plain;
+        if is_plain != self.is_plain {
+            self.stream = None;
+            self.is_plain = is_plain;
+        }
     }
 
     /// How this transaction is to go, as far as that is known before anybody is asked.
@@ -267,6 +278,7 @@ impl<I: Io, F: Files> Sink for Patient<I, F> {
         let Some(rcpt) = rcpts.first() else { return Vec::new() };
         if self.way == Way::Open {
             self.way = self.choose(envelope, rcpt);
+            self.fit_stream();
         }
         if self.way == Way::Plain {
             return self.plain().recipients(envelope, rcpts, next).await;
