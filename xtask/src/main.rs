@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod catch_all;
 mod ci;
+mod crash;
 mod docs;
 mod ebpf;
 mod fuzz;
@@ -50,6 +51,8 @@ enum Verb {
     Run(run::Arguments),
     /// Install what building, testing and fuzzing need, or say what is missing
     Setup(setup::Arguments),
+    /// Play campaigns of the crash suite: kill -9 under load, disks that fail
+    Crash(crash::Arguments),
     /// Run the simulation, once with the seed given or over its standing seeds
     Sim(sim::Arguments),
     /// Install what is missing, run every suite, say what was skipped and why
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Verb::GateKernels(arguments) => gate_kernels::run(&arguments),
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Setup(arguments) => setup::run(&arguments),
+        Verb::Crash(arguments) => crash::run(&arguments),
         Verb::Sim(arguments) => sim::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Tidy(arguments) => tidy::run(&arguments),

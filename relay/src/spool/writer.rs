@@ -192,6 +192,8 @@ impl<F: Files> Inner<F> {
             }
             Err(error) => {
                 self.catalogue.plan_failed(spare);
+                // Octets may be free where something else has run out, such as inodes.
+                self.catalogue.note_available(0);
                 Err(Refusal::of(&error))
             }
         }

@@ -188,11 +188,19 @@ impl<I: Io, F: Files> Delivery<I, F> {
                 letter.state.due_ms = due_ms;
                 self.warn_of_delay(&mut letter).await;
                 letter.state.held = self.schedule.borrow().is_held(id);
-                // Until it is on the disk a restart would only try again sooner.
-                drop(self.spool.update(id, &letter.state));
+                if self.is_worth_writing(&letter) {
+                    // Until it is on the disk a restart would only try again sooner.
+                    drop(self.spool.update(id, &letter.state));
+                }
             }
             After::Expired => self.give_up(letter).await,
         }
+    }
+
+    /// The last room of a spool is for tombstones: that one more attempt was in vain is not worth it.
+    fn is_worth_writing(&self, letter: &Letter) -> bool {
+        let is_news = letter.pending().len() < letter.entry.recipients.len();
+        is_news || letter.state.held || letter.state.delay_told || self.spool.room(0).is_ok()
     }
 
     /// The lifetime of a message is over while its destination is dead.

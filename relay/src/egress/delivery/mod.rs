@@ -247,7 +247,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
             let queue = Rc::clone(self);
             self.task(async move { queue.expire(id).await });
         }
-        if self.spool.health() != Health::Serving && now.moment >= self.revive_at.get() {
+        // Room that somebody else has made is found by looking, also where nothing was refused by the disk itself yet.
+        if self.spool.room(0).is_err() && now.moment >= self.revive_at.get() {
             self.revive_at.set(now.moment.after(SPOOL_REVIVE_INTERVAL));
             let spool = self.spool.clone();
             self.task(async move {
