@@ -12,6 +12,7 @@ pub mod fuzz;
 pub mod message;
 pub mod namespace;
 pub mod pipe;
+pub mod postfix;
 pub mod process;
 pub mod skip;
 pub mod upstream;

@@ -95,6 +95,20 @@ fn msmtp_logs_in() {
 }
 
 #[test]
+fn s_nail_logs_in() {
+    let nail = need!("s-nail");
+    for (listener, scheme) in [("submission", "smtp"), ("submissions", "submissions")] {
+        sends(listener, b"one\n.two\n", |port| {
+            let mta = format!("-Smta={scheme}://user%40client.test:secret@127.0.0.1:{port}");
+            let mut command = program(&nail, &["-:/", "-Sv15-compat", "-Sttycharset=utf-8", &mta]);
+            command.args(["-Ssmtp-use-starttls", "-Ssmtp-auth=plain", "-Stls-verify=ignore"]);
+            command.args(["-Ssendwait", "-s", "hello", "-r", FROM, TO]);
+            command
+        });
+    }
+}
+
+#[test]
 fn python_logs_in() {
     let python = need!("python3");
     let script = "import smtplib, ssl, sys\n\

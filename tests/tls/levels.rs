@@ -12,7 +12,7 @@ use ringpost_tests::upstream::{Act, Script, Stage, Upstream};
 
 /// What became of a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     Clear,
     Tls,
     Deferred,
@@ -21,10 +21,10 @@ enum Fate {
 use Fate::{Clear, Deferred, Tls};
 
 /// The name under which every upstream here is configured and reached.
-const HOST: &str = "localhost";
+pub(crate) const HOST: &str = "localhost";
 
 /// A relay to an upstream at this level, with an authority that `verify` and `secure` trust.
-fn relay(
+pub(crate) fn relay(
     upstream: &Upstream,
     level: &str,
     authority: Option<&Authority>,
@@ -42,7 +42,7 @@ fn relay(
 
 /// Sends one mail and tells what became of it, by what the upstream saw.
 #[track_caller]
-fn fate(daemon: &Daemon, upstream: &Upstream) -> Fate {
+pub(crate) fn fate(daemon: &Daemon, upstream: &Upstream) -> Fate {
     let sent = message::ordinary("x\r\n");
     let mut client = daemon.client();
     client.command("MAIL FROM:<a@client.test>").assert("250");

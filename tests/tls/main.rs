@@ -1,5 +1,6 @@
 //! TLS and logins against the real daemon: every level against every defect, injection both ways, certificates.
 
+mod beside_postfix;
 mod certificates;
 mod clients;
 mod dane;
@@ -10,6 +11,7 @@ mod login_in;
 mod login_out;
 mod secrets;
 mod mta_sts;
+mod profile;
 mod requiretls;
 mod selftest;
 mod tokens;

@@ -22,6 +22,9 @@ const GATE: &[Needed] = &[
     Needed { program: "ip", package: "iproute2", purpose: "a network of its own" },
     Needed { program: "nft", package: "nftables", purpose: "peer of the gate" },
 ];
+/// The peer of `bench tls`.
+const TLS: &[Needed] =
+    &[Needed { program: "haproxy", package: "haproxy", purpose: "peer that takes TLS off and on" }];
 /// Only where it is asked for.
 const DURABLE: &[Needed] =
     &[Needed { program: "postfix", package: "postfix", purpose: "the durable baseline" }];
@@ -34,7 +37,7 @@ const CALLGRIND_RUNS: u64 = 10;
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
-    /// `relay` (the default) and its flags, told by `--help`; or `micro [NAME…] [--callgrind]`, or `gate`
+    /// `relay` (the default) and its flags, told by `--help`; or `micro [NAME…] [--callgrind]`, `gate` or `tls`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }
@@ -44,8 +47,9 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         Some((kind, rest)) if kind == "micro" => micro(rest),
         Some((kind, rest)) if kind == "relay" => relay(rest),
         Some((kind, _)) if kind == "gate" => gate(),
+        Some((kind, _)) if kind == "tls" => tls(),
         Some((kind, _)) if !kind.starts_with('-') => {
-            Err(format!("bench {kind}: there are relay, micro and gate").into())
+            Err(format!("bench {kind}: there are relay, micro, gate and tls").into())
         }
         _ => relay(&arguments.words),
     }
@@ -74,6 +78,15 @@ fn gate() -> Done {
     let object = crate::ebpf::object()?;
     step(&mut cargo(&["build", "--release", "--package", "ringpost-benches", "--bin", "bench-gate"]))?;
     step(Command::new(target().join("release/bench-gate")).arg(object).stdin(Stdio::null()))
+}
+
+/// TLS on both sides, beside HAProxy.
+fn tls() -> Done {
+    ensure(TLS)?;
+    let mut build = cargo(&["build", "--release", "--package", "ringpost-benches", "--package", "ringpost"]);
+    step(build.args(["--bin", "ringpost", "--bin", "bench-tls"]))?;
+    let release = target().join("release");
+    step(Command::new(release.join("bench-tls")).arg(release.join("ringpost")).stdin(Stdio::null()))
 }
 
 /// One hot path a file, each beside a naive way of doing it.

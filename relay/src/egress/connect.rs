@@ -1,9 +1,9 @@
 //! Making a connection to an upstream: TCP, TLS, greeting, EHLO, login. Each address of the upstream in turn, by order
 //! of preference.
 //!
-//! Where TLS is only wished for, a failed handshake is followed by one more connection, in plaintext. It must not send
-//! a login outside TLS unless that was asked for on purpose (invariant 6), nor believe anything that an upstream said
-//! before TLS (invariant 5).
+//! Where TLS is only wished for, a failed handshake, or text injected before it, is followed by one more connection,
+//! in plaintext. It must not send a login outside TLS unless that was asked for on purpose (invariant 6), nor believe
+//! anything that an upstream said before TLS (invariant 5).
 
 use std::cell::RefCell;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::limits::{
 };
 use crate::meter::labels::{PerHandshakeOutcome, PerTlsVersion};
 use crate::meter::{HandshakeOutcome, TlsVersion};
-use crate::smtp::client::{Client, Unspeakable, UpstreamReply};
+use crate::smtp::client::{Client, Unspeakable, UpstreamReply, Violation};
 use crate::tls;
 use crate::tls::client::{Connector, Wanted};
 use crate::tls::rule::Rule;
@@ -49,6 +49,13 @@ pub enum Unusable {
     NoRequireTls,
     /// The upstream refused the login.
     LoginRefused(UpstreamReply),
+}
+
+impl Unusable {
+    /// Whether the way into TLS failed, so that a connection without it may be of use.
+    fn is_of_tls(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::Broken(Broken::Violation(Violation::PlaintextBehindStartTls)))
+    }
 }
 
 impl fmt::Display for Unusable {
@@ -108,11 +115,11 @@ pub async fn connect<I: Io>(
 ) -> Result<Connection<I::Stream>, (Unusable, Place)> {
     let target = (host, address);
     match attempt(io, manner, &manner.wanted, target.clone(), place).await {
-        Err((Unusable::Tls(fault), place))
-            if manner.allows_plaintext() && address.port() != SUBMISSIONS_PORT =>
+        Err((why, place))
+            if why.is_of_tls() && manner.allows_plaintext() && address.port() != SUBMISSIONS_PORT =>
         {
             // As Postfix does at `may`: the wish for TLS must not keep mail from going.
-            tracing::warn!(event = "tls_failed", host = %target.0, %address, reason = %fault, fallback = "plaintext");
+            tracing::warn!(event = "tls_failed", host = %target.0, %address, reason = %why, fallback = "plaintext");
             attempt(io, manner, &Wanted::Never, target, place).await
         }
         result => result,

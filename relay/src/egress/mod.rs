@@ -68,8 +68,8 @@ pub struct Egress<I: Io> {
     generation: Cell<u32>,
     /// `UPSTREAM_RATE`.
     bucket: RefCell<Option<Arc<Bucket>>>,
-    /// An upstream that was down has been reached since this was last asked.
-    has_come_up: Cell<bool>,
+    /// Recoveries of upstreams, on all workers, that were known when this was last asked.
+    recoveries: Cell<u32>,
     /// Messages whose upstream broke behind the final dot.
     unknown: Cell<u64>,
 }
@@ -113,7 +113,7 @@ impl<I: Io> Egress<I> {
             handshakes: RefCell::default(),
             generation: Cell::new(0),
             bucket,
-            has_come_up: Cell::new(false),
+            recoveries: Cell::new(0),
             unknown: Cell::new(0),
         }
     }
@@ -241,13 +241,14 @@ impl<I: Io> Egress<I> {
         self.bucket.borrow().clone()
     }
 
-    /// Whether an upstream that was down has been reached since this was last asked.
+    /// Whether an upstream that was down has been reached since this was last asked, by whichever worker.
     #[must_use]
     pub fn has_come_up(&self) -> bool {
-        self.has_come_up.take()
+        let recoveries = self.permits.recoveries();
+        self.recoveries.replace(recoveries) != recoveries
     }
 
-    /// Lets every upstream be tried now, whatever was heard of it before: an operator's word.
+    /// Lets every upstream be tried now, whatever was heard of it before: by an operator's word, or another worker's.
     pub fn probe_now(&self) {
         let now = self.io.now();
         self.routes.borrow().for_each(|_, pool| pool.probe_now(now));
@@ -334,7 +335,9 @@ impl<I: Io> Egress<I> {
                     let offered = connection.machine.capabilities().messages_max;
                     let wanted = config.upstream_messages_per_connection;
                     connection.messages_max = offered.map_or(wanted, |max| max.min(wanted));
-                    self.has_come_up.set(self.has_come_up.get() || !pool.is_up());
+                    if !pool.is_up() {
+                        self.permits.note_recovery();
+                    }
                     pool.succeeded(self.io.now());
                     return Ok(Some(connection));
                 }

@@ -15,6 +15,8 @@ use crate::spool::schedule::Bucket;
 pub struct PermitBook {
     upstreams: Mutex<HashMap<String, Arc<Permits>>>,
     rate: Mutex<Option<(Rate, Arc<Bucket>)>>,
+    /// Counts how often an upstream that was down has been reached, by whichever worker.
+    recoveries: AtomicU32,
 }
 
 impl PermitBook {
@@ -29,6 +31,17 @@ impl PermitBook {
         let permits = Arc::clone(upstreams.entry(upstream.to_owned()).or_default());
         permits.max.store(max, Ordering::Relaxed);
         permits
+    }
+
+    /// An upstream that was down has been reached.
+    pub fn note_recovery(&self) {
+        self.recoveries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was noted, by whichever worker.
+    #[must_use]
+    pub fn recoveries(&self) -> u32 {
+        self.recoveries.load(Ordering::Relaxed)
     }
 
     /// The bucket of `UPSTREAM_RATE`, the same for all workers as long as the rate is the same.

@@ -2,7 +2,8 @@
 //!
 //! [`records`] turns octets into records and back and owns no socket; [`link`] is a connection that may or may not be
 //! inside TLS, and all that sessions and upstream connections know of it. [`server`] and [`client`] say by which
-//! certificates and rules a handshake goes. The crypto provider is `ring`, handed to every configuration explicitly.
+//! certificates and rules a handshake goes. The crypto provider is `ring`, or `aws-lc-rs` by cargo feature, handed to every
+//! configuration explicitly.
 //!
 //! Must not: fall back to plaintext (whoever makes a connection decides that), offer early data or versions before 1.2.
 

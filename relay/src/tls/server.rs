@@ -17,7 +17,11 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::CryptoProvider;
+#[cfg(feature = "aws-lc-rs")]
+use rustls::crypto::aws_lc_rs as crypto;
+#[cfg(not(feature = "aws-lc-rs"))]
+use rustls::crypto::ring as crypto;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ProducesTickets, ResolvesServerCert};
@@ -70,7 +74,7 @@ impl Tickets {
     /// # Errors
     /// The system has no randomness.
     pub fn new() -> Result<Self, Fault> {
-        let ticketer = || ring::Ticketer::new().map_err(|error| Fault::Crypto(error.to_string()));
+        let ticketer = || crypto::Ticketer::new().map_err(|error| Fault::Crypto(error.to_string()));
         Ok(Self([ticketer()?, ticketer()?, ticketer()?]))
     }
 }
@@ -166,10 +170,11 @@ impl Watch {
     }
 }
 
-/// The crypto provider, the same everywhere.
+/// The crypto provider, the same everywhere: `ring`, or with the cargo feature `aws-lc-rs` that, whose key exchange is
+/// proof against quantum computers too (X25519MLKEM768).
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    Arc::new(crypto::default_provider())
 }
 
 /// The certificate that is shown.
@@ -220,7 +225,7 @@ fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, Fault> {
     }
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|_| Fault::Certificate(KEY, "holds no private key, or an encrypted one".to_owned()))?;
-    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| match error {
+    CertifiedKey::from_der(chain, key, &crypto::default_provider()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {
             Fault::Certificate(KEY, "does not belong to the first certificate of SSL_CERT_PEM".to_owned())
         }
@@ -252,12 +257,12 @@ fn self_signed(name: &str, state_dir: &Path) -> Result<CertifiedKey, Fault> {
     if let Some(kept) = kept(&path, name) {
         return Ok(kept);
     }
-    let crypto = |error: rcgen::Error| Fault::Crypto(format!("no self-signed certificate: {error}"));
-    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).map_err(crypto)?;
+    let unmade = |error: rcgen::Error| Fault::Crypto(format!("no self-signed certificate: {error}"));
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).map_err(unmade)?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    let pair = rcgen::KeyPair::generate().map_err(crypto)?;
-    let certificate = params.self_signed(&pair).map_err(crypto)?;
+    let pair = rcgen::KeyPair::generate().map_err(unmade)?;
+    let certificate = params.self_signed(&pair).map_err(unmade)?;
     let text = Zeroizing::new(format!("{}{}", certificate.pem(), pair.serialize_pem()));
     if let Err(error) = keep(&path, &text) {
         tracing::warn!(event = "certificate_not_kept", path = %path.display(), reason = %error);

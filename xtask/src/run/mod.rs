@@ -138,7 +138,15 @@ fn show(line: &str) {
             field("delay"),
             field("reply")
         ),
-        "queued" | "deferred" | "bounced" | "rejected" | "ready" => println!("{line}"),
+        outcome @ ("queued" | "deferred" | "bounced" | "rejected") => println!(
+            "{outcome} {} -> {} size={} delay={} reply={}",
+            field("from"),
+            field("to"),
+            field("size"),
+            field("delay"),
+            field("reply")
+        ),
+        "ready" => println!("{line}"),
         _ if ["WARN", "ERROR"].contains(&field("level").to_ascii_uppercase().as_str()) => println!("{line}"),
         _ => {}
     }

@@ -239,6 +239,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
         }
         let now = self.now();
         if self.egress.is_fixed() && self.egress.has_come_up() {
+            self.egress.probe_now();
             self.schedule.borrow_mut().probe(0);
         }
         let expired = self.schedule.borrow_mut().expired(now, EXPIRY_LOOK_MESSAGES);
