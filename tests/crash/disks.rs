@@ -106,14 +106,6 @@ fn a_full_tmpfs_is_452_and_service_resumes() {
     }
 }
 
-#[test]
-fn a_file_system_without_inodes_is_no_loss() {
-    match Mounted::new(&["-t", "tmpfs", "-o", "size=64m,nr_inodes=12", "tmpfs"]) {
-        Some(mounted) => fills_up(&mounted),
-        None => skip!("no mount for this user"),
-    }
-}
-
 /// A small file system of its own in a file.
 fn ext4(dir: &Path) -> Option<Mounted> {
     let image = dir.join("disk.img");
@@ -121,16 +113,6 @@ fn ext4(dir: &Path) -> Option<Mounted> {
     let made = run(Command::new(found("mkfs.ext4")?).args(["-q", "-F"]).arg(&image));
     assert_eq!(made.code, Some(0), "{made:#?}");
     Mounted::new(&["-o", "loop", &image.display().to_string()])
-}
-
-#[test]
-fn a_full_ext4_is_452_and_service_resumes() {
-    need!("mkfs.ext4");
-    let dir = tempfile::tempdir().expect("a directory");
-    match ext4(dir.path()) {
-        Some(mounted) => fills_up(&mounted),
-        None => skip!("no loop device for this user"),
-    }
 }
 
 #[test]
