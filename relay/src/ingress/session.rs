@@ -118,6 +118,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         ControlFlow::Continue(())
     }
 
+    /// What is only under way inside a transaction is boxed: an idle session is not to pay for it with its memory.
     async fn converse(&mut self) -> SessionOutcome {
         loop {
             let step = self.machine.step(&self.input, &mut self.replies);
@@ -130,7 +131,7 @@ impl<I: Io, S: Sink> Session<I, S> {
                     ControlFlow::Continue(())
                 }
                 Event::Settle => {
-                    self.settle(Next::Other).await;
+                    Box::pin(self.settle(Next::Other)).await;
                     ControlFlow::Continue(())
                 }
                 Event::Body => {
@@ -176,7 +177,9 @@ impl<I: Io, S: Sink> Session<I, S> {
         if !self.input.is_empty() {
             return ControlFlow::Continue(());
         }
-        self.stream_body().await;
+        if self.envelope.is_some() && self.body.ready().is_some() {
+            Box::pin(self.stream_body()).await;
+        }
         if self.ingress.is_draining() && self.machine.is_idle() {
             self.replies.push(&reply::SHUTTING_DOWN);
             return ControlFlow::Break(SessionOutcome::Stopped);
@@ -266,8 +269,8 @@ impl<I: Io, S: Sink> Session<I, S> {
                 self.owed.push(owed);
                 self.machine.postpone();
             }
-            Question::OpenBody { framing, .. } => self.decide_body(framing).await,
-            Question::Message => self.conclude().await,
+            Question::OpenBody { framing, .. } => Box::pin(self.decide_body(framing)).await,
+            Question::Message => Box::pin(self.conclude()).await,
             Question::Auth(credentials) => self.decide_login(credentials).await,
         }
     }
