@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 
 use relay::Relay;
-use talk::{Client, Entry, Identity, Outcome, client_config, sink};
+use talk::{Client, Entry, Identity, Outcome, sink};
 
 const ROUNDS: usize = 5;
 const SESSIONS: usize = 4;
@@ -47,7 +47,7 @@ fn bench() -> Outcome<()> {
 fn handshakes(binary: &Path, identity: &Identity) -> Outcome<()> {
     let dir = tempfile::tempdir()?;
     let relay = Relay::ours(binary, dir.path(), identity, sink(identity, Entry::StartTls)?)?;
-    let one = client_config()?;
+    let one = identity.client_config()?;
     let cost = |entry: Entry, config: &dyn Fn() -> Outcome<Arc<rustls::ClientConfig>>| -> Outcome<f64> {
         let mut costs = Vec::new();
         for _ in 0..ROUNDS {
@@ -60,7 +60,7 @@ fn handshakes(binary: &Path, identity: &Identity) -> Outcome<()> {
         Ok(median(costs))
     };
     let plain = cost(Entry::Plain, &|| Ok(Arc::clone(&one)))?;
-    let full = cost(Entry::StartTls, &client_config)?;
+    let full = cost(Entry::StartTls, &|| identity.client_config())?;
     let resumed = cost(Entry::StartTls, &|| Ok(Arc::clone(&one)))?;
     println!("session of one worker            CPU us   a second of CPU");
     for (name, cost) in [("plain", plain), ("TLS, full handshake", full), ("TLS, resumed", resumed)] {
@@ -71,7 +71,7 @@ fn handshakes(binary: &Path, identity: &Identity) -> Outcome<()> {
 
 /// Memory of idle sessions: anonymous octets of the process, over many of them.
 fn idle(binary: &Path, identity: &Identity) -> Outcome<()> {
-    let config = client_config()?;
+    let config = identity.client_config()?;
     let mut each = [0.0; 2];
     for (cost, entry) in each.iter_mut().zip([Entry::Plain, Entry::StartTls]) {
         let dir = tempfile::tempdir()?;
@@ -109,7 +109,7 @@ fn messages(binary: &Path, identity: &Identity, name: &str, octets: usize, count
     let mut costs = vec![Vec::new(); relays.len()];
     for _ in 0..ROUNDS {
         for (relay, costs) in relays.iter().zip(&mut costs) {
-            costs.push(round(relay, &message, count)?);
+            costs.push(round(relay, identity, &message, count)?);
         }
     }
     let medians: Vec<f64> = costs.into_iter().map(median).collect();
@@ -121,8 +121,8 @@ fn messages(binary: &Path, identity: &Identity, name: &str, octets: usize, count
 }
 
 /// CPU for a message once all connections stand.
-fn round(relay: &Relay, message: &Arc<Vec<u8>>, count: usize) -> Outcome<f64> {
-    let config = client_config()?;
+fn round(relay: &Relay, identity: &Identity, message: &Arc<Vec<u8>>, count: usize) -> Outcome<f64> {
+    let config = identity.client_config()?;
     let mut clients = Vec::new();
     for _ in 0..SESSIONS {
         let mut client = Client::connect(relay.address, relay.entry, &config)?;
