@@ -244,6 +244,11 @@ impl Stream for RingStream {
         self.ticket.set_interruptible(interruptible);
     }
 
+    fn hold_for_close(&self) {
+        // Where it fails the end goes out in a segment of its own.
+        let _ = socket2::SockRef::from(&self.borrowed()).set_tcp_cork(true);
+    }
+
     fn finish_sending(&self) {
         // SAFETY: a plain system call; the descriptor is open while self lives.
         unsafe { libc::shutdown(self.socket.as_raw_fd(), libc::SHUT_WR) };

@@ -452,6 +452,8 @@ impl Stream for SimStream {
 
     fn set_interruptible(&self, _interruptible: bool) {}
 
+    fn hold_for_close(&self) {}
+
     fn finish_sending(&self) {
         if self.outgoing.ended.get().is_none() {
             let last = self.outgoing.segments.borrow().back().map_or(0, |(at, _)| *at);

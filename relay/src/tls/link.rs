@@ -113,6 +113,11 @@ impl<S: Stream> Stream for Link<S> {
         self.socket.set_interruptible(interruptible);
     }
 
+    fn hold_for_close(&self) {
+        self.send_last();
+        self.socket.hold_for_close();
+    }
+
     fn finish_sending(&self) {
         self.socket.finish_sending();
     }
