@@ -47,7 +47,7 @@ pub async fn recover<F: Files>(
         classify,
         shards: (0..workers).map(|_| Pile::default()).collect(),
         chunks: HashMap::new(),
-        segments: HashMap::new(),
+        segments: BTreeMap::new(),
         sequence: 0,
         report: Report::default(),
         window: Aligned::with_capacity(BLOCK_OCTETS),
@@ -88,7 +88,7 @@ struct Recovery<'s, F: Files, C> {
     shards: Vec<Pile>,
     /// Chunks that no message has claimed yet.
     chunks: HashMap<QueueId, BTreeMap<u16, Place>>,
-    segments: HashMap<UseId, Arc<Segment>>,
+    segments: BTreeMap<UseId, Arc<Segment>>,
     sequence: u64,
     report: Report,
     window: Aligned,
@@ -398,7 +398,7 @@ impl Pile {
         id: QueueId,
         known: &Slot,
         older: UseId,
-        segments: &HashMap<UseId, Arc<Segment>>,
+        segments: &BTreeMap<UseId, Arc<Segment>>,
     ) {
         if known.place.segment == ARCHIVED {
             if let Some(slot) = self.index.get_mut(id) {

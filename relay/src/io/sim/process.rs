@@ -116,7 +116,7 @@ mod tests {
         let ran = world.run(Moment(1_000_000), async move {
             process.spawn(forgotten());
             let (told, hears) = flume::bounded(1);
-            process.spawn(async move { drop(told.send(7)) });
+            process.spawn(async move { assert!(told.send(7).is_ok()) });
             hears.recv_async().await.ok()
         });
         drop(io);
