@@ -18,6 +18,7 @@ mod limits;
 mod logs;
 mod misconfigured;
 mod networks;
+mod notices;
 mod observation;
 mod operation;
 mod pass;

@@ -33,6 +33,7 @@ use crate::limits::UPSTREAM_STALL_MIN;
 use crate::smtp::body::Form;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply};
+use crate::smtp::server::Proof as _;
 use crate::spool::entry::Entry;
 
 /// One session's sink.
@@ -363,7 +364,11 @@ impl<I: Io, F: Files> Sink for Patient<I, F> {
         content: Content<'_>,
     ) -> Result<Custody, Reply> {
         if self.way == Way::Plain {
-            return self.plain().finish(envelope, rest, content).await;
+            let verdict = self.plain().finish(envelope, rest, content).await;
+            if let Ok(custody) = &verdict {
+                self.tell_relayed(envelope, &content, &custody.reply()).await;
+            }
+            return verdict;
         }
         if let Some(hybrid) = &mut self.hybrid
             && hybrid.can_queue
@@ -403,5 +408,7 @@ impl<I: Io, F: Files> Sink for Patient<I, F> {
 
 /// Whether an upstream has said this, and not we in its place.
 fn is_heard(refusal: &Reply) -> bool {
-    ![reply::UPSTREAM_UNREACHABLE, reply::UPSTREAM_LOST, reply::TOO_MANY_RECIPIENTS].contains(refusal)
+    let ours =
+        [reply::UPSTREAM_UNREACHABLE, reply::UPSTREAM_BUSY, reply::UPSTREAM_LOST, reply::TOO_MANY_RECIPIENTS];
+    !ours.contains(refusal)
 }
