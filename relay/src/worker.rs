@@ -3,7 +3,7 @@
 //! A worker shares nothing with the others but the tables of admission and permits, touched once a connection. The control
 //! plane asks it by [`Order`]s. It must not resolve names, read files or serve HTTP: those are the control plane's.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
@@ -37,7 +37,7 @@ use crate::orders::{Drained, Order, Settings};
 use crate::policy::rate::ClientRates;
 use crate::resolve::{self, Resolver};
 use crate::smtp::reply::{self, ReplyBuf};
-use crate::spool::Shard;
+use crate::spool::{self, Berths};
 use crate::units::{Moment, QueueIds, SessionId, WorkerId};
 
 /// What a worker is made of.
@@ -58,8 +58,6 @@ pub struct Parts {
     pub shared: Shared,
     /// Its way to the control plane's name look-ups.
     pub look_ups: flume::Sender<resolve::Request>,
-    /// Its part of the spool; `None`: there is no spool.
-    pub shard: Option<Shard>,
     /// How many workers there are.
     pub workers: u32,
     /// When the process started, in milliseconds since the Unix epoch.
@@ -77,6 +75,8 @@ pub struct Shared {
     pub rates: Arc<Mutex<ClientRates>>,
     /// The thread that checks logins.
     pub logins: Checker,
+    /// Where workers fetch their messages, once there is a spool.
+    pub berths: Arc<Berths>,
     /// Who is banned.
     pub banned: Arc<Banned>,
     /// Where offences are reported; `None`: nobody counts them.
@@ -122,13 +122,23 @@ struct Worker {
     io: RingIo,
     ingress: Rc<Ingress<RingIo>>,
     egress: Rc<Egress<RingIo>>,
-    delivery: Option<Rc<Delivery<RingIo, RingFiles>>>,
+    spooling: Spooling,
+    /// Its queue; empty as long as there is no spool.
+    delivery: Rc<OnceCell<Rc<Delivery<RingIo, RingFiles>>>>,
     meter: Rc<RefCell<Meter>>,
     admission: Arc<Admission>,
     banned: Arc<Banned>,
     listening: Vec<RawFd>,
     sessions: Cell<u64>,
     sessions_open: Cell<u64>,
+}
+
+/// What a queue begins with.
+struct Spooling {
+    ids: Rc<RefCell<QueueIds>>,
+    rung: Rung,
+    workers: u32,
+    berths: Arc<Berths>,
 }
 
 impl Worker {
@@ -146,27 +156,13 @@ impl Worker {
         ingress.check_logins_by(parts.shared.logins);
         ingress.report_offences_to(parts.shared.offences);
         egress.arm(tls.demand);
-        let inherit = |shard| Inheritance {
-            worker: parts.id,
-            workers: parts.workers,
-            shard,
-            config: spool,
-            ids: Rc::clone(&ids),
-            clock: clock::now,
-        };
-        let delivery = match parts.shard {
-            Some(shard) => {
-                let files = if rung == Rung::Epoll { RingFiles::on_threads() } else { RingFiles::on_ring() };
-                Some(Delivery::new(Rc::clone(&egress), files?, inherit(shard), Rc::clone(&meter)))
-            }
-            None => None,
-        };
         let worker = Rc::new(Self {
             id: parts.id,
             io,
             ingress: Rc::new(ingress),
             egress,
-            delivery,
+            spooling: Spooling { ids, rung, workers: parts.workers, berths: parts.shared.berths },
+            delivery: Rc::default(),
             meter,
             admission: parts.shared.admission,
             banned: parts.shared.banned,
@@ -174,12 +170,37 @@ impl Worker {
             sessions: Cell::new(0),
             sessions_open: Cell::new(0),
         });
+        worker.open_spool(spool)?;
         for (kind, listener) in parts.listeners {
             // epoll needs it; a ring would answer EAGAIN instead of waiting.
             listener.set_nonblocking(rung == Rung::Epoll)?;
             worker.listen(kind, listener)?;
         }
         Ok((worker, parts.orders))
+    }
+
+    /// Opens its part of the spool, where one was taken over for it.
+    fn open_spool(&self, config: Arc<spool::Config>) -> io::Result<()> {
+        let Spooling { ids, rung, workers, berths } = &self.spooling;
+        if !berths.has_for(self.id) {
+            return Ok(());
+        }
+        // What may fail comes first: the berth is there for the next reload then.
+        let files = if *rung == Rung::Epoll { RingFiles::on_threads() } else { RingFiles::on_ring() }?;
+        let Some(shard) = berths.take(self.id) else { return Ok(()) };
+        let inheritance = Inheritance {
+            worker: self.id,
+            workers: *workers,
+            shard,
+            config,
+            ids: Rc::clone(ids),
+            clock: clock::now,
+        };
+        let delivery = Delivery::new(Rc::clone(&self.egress), files, inheritance, Rc::clone(&self.meter));
+        delivery.start();
+        // Nobody takes a berth twice.
+        let _ = self.delivery.set(delivery);
+        Ok(())
     }
 
     fn listen(self: &Rc<Self>, kind: Listener, listener: TcpListener) -> io::Result<()> {
@@ -194,9 +215,6 @@ impl Worker {
 
     /// Answers orders and looks after deadlines, until it is drained.
     async fn work(self: Rc<Self>, orders: flume::Receiver<Order>) {
-        if let Some(delivery) = &self.delivery {
-            delivery.start();
-        }
         let ticking = Rc::clone(&self);
         self.io.spawn(async move {
             loop {
@@ -212,13 +230,13 @@ impl Worker {
                 Order::Reload(settings, answer) => {
                     let _ = answer.send(self.reload(settings));
                 }
-                Order::Queue(order) => match &self.delivery {
+                Order::Queue(order) => match self.delivery.get() {
                     Some(delivery) => delivery.obey(order),
                     // Without a spool nothing is ever queued.
                     None => drop(order.lines.try_send(Line::End(Tally::default()))),
                 },
                 Order::Flush(answer) => {
-                    let messages = self.delivery.as_ref().map_or(0, |delivery| delivery.flush());
+                    let messages = self.delivery.get().map_or(0, |delivery| delivery.flush());
                     let _ = answer.send(messages);
                 }
                 Order::Drain { within, done } => {
@@ -231,16 +249,18 @@ impl Worker {
 
     fn reload(&self, settings: Settings) -> Result<(), String> {
         let Settings { ingress, egress, tls, spool, gate: _ } = settings;
-        if self.delivery.is_none() && egress.delivery_patience != Patience::Forever {
-            return Err(
-                "DELIVERY_PATIENCE: there is no spool yet; it is taken over at the next start".to_owned()
-            );
+        if self.delivery.get().is_none() {
+            let opened = self.open_spool(Arc::clone(&spool));
+            opened.map_err(|error| format!("STATE_DIR: {error}"))?;
+        }
+        if self.delivery.get().is_none() && egress.delivery_patience != Patience::Forever {
+            return Err("DELIVERY_PATIENCE: there is no spool for it".to_owned());
         }
         self.ingress.configure(ingress);
         self.ingress.arm(&tls);
         self.egress.configure(egress);
         self.egress.arm(tls.demand);
-        if let Some(delivery) = &self.delivery {
+        if let Some(delivery) = self.delivery.get() {
             delivery.configure(spool);
         }
         Ok(())
@@ -249,7 +269,7 @@ impl Worker {
     fn tick(&self) {
         self.io.expire();
         self.egress.tick();
-        if let Some(delivery) = &self.delivery {
+        if let Some(delivery) = self.delivery.get() {
             delivery.tick();
         }
         if self.ingress.is_draining() {
@@ -262,7 +282,7 @@ impl Worker {
         self.egress.read_into(&mut meter.upstreams);
         meter.outcomes_unknown = self.egress.outcomes_unknown();
         self.egress.read_handshakes_into(&mut meter.tls_handshakes[TlsSide::Outbound]);
-        if let Some(delivery) = &self.delivery {
+        if let Some(delivery) = self.delivery.get() {
             delivery.read_into(&mut meter);
         }
         meter
@@ -277,7 +297,7 @@ impl Worker {
         while self.sessions_open.get() > 0 && self.io.now() < by {
             self.io.sleep(DRAIN_LOOK).await;
         }
-        if let Some(delivery) = &self.delivery {
+        if let Some(delivery) = self.delivery.get() {
             delivery.close(by).await;
         }
         self.egress.part(self.io.now().after(UPSTREAM_QUIT_TIMEOUT)).await;
@@ -340,7 +360,7 @@ impl Worker {
         }
         self.sessions.set(self.sessions.get() + 1);
         let id = SessionId { worker: self.id, number: self.sessions.get() };
-        let sink = Patient::new(Rc::clone(&self.egress), self.delivery.clone());
+        let sink = Patient::new(Rc::clone(&self.egress), Rc::clone(&self.delivery));
         let mut session = Session::new(Rc::clone(&self.ingress), stream, sink, peer, id, input);
         session.serve().await
     }

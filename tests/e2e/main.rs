@@ -22,6 +22,7 @@ mod notices;
 mod observation;
 mod operation;
 mod pass;
+mod patience;
 mod pipelining;
 mod proxy;
 mod queue;
