@@ -283,24 +283,27 @@ fn flush_says_how_many_messages_are_attempted() {
 
 #[test]
 fn a_message_that_is_not_there_is_1_and_an_empty_queue_is_0() {
-    use client::queue::{Act, QueueVerb, Shape, Which};
+    use client::queue::{Action, QueueVerb, Shape, Which};
     let running = run(vec![obedient(Meter::default(), true)], unchanged());
-    let ask = |act, ids: &[&str], shape| {
+    let ask = |action, ids: &[&str], shape| {
         let ids = ids.iter().map(|&id| id.to_owned()).collect();
-        let verb = QueueVerb { act, ids, which: Which::default(), shape };
+        let verb = QueueVerb { action, ids, which: Which::default(), shape };
         let (mut out, mut errors) = (Vec::new(), Vec::new());
         let code = client::queue::run(&running.socket(), &verb, &mut out, &mut errors);
         (code, String::from_utf8(out).unwrap(), String::from_utf8(errors).unwrap())
     };
-    assert_eq!(ask(Act::List, &[], Shape::Json), (0, String::new(), String::new()));
-    assert_eq!(ask(Act::List, &[], Shape::Table).1, "the queue is empty\n");
+    assert_eq!(ask(Action::List, &[], Shape::Json), (0, String::new(), String::new()));
+    assert_eq!(ask(Action::List, &[], Shape::Table).1, "the queue is empty\n");
     for id in ["U1K2JFJ00000000", "nonsense"] {
-        for act in [Act::Show, Act::Hold, Act::Bounce] {
-            assert_eq!(ask(act, &[id], Shape::Whole), (1, String::new(), format!("{id}: no such message\n")));
+        for action in [Action::Show, Action::Hold, Action::Bounce] {
+            assert_eq!(
+                ask(action, &[id], Shape::Whole),
+                (1, String::new(), format!("{id}: no such message\n"))
+            );
         }
     }
     assert_eq!(
-        ask(Act::Delete, &[], Shape::Table),
+        ask(Action::Delete, &[], Shape::Table),
         (0, "0 of 0 messages deleted\n".to_owned(), String::new())
     );
     running.stop();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use secrecy::zeroize::Zeroize as _;
 
-use super::pool::Place;
+use super::permit::Permit;
 use crate::io::buffer::{Buffer, Size};
 use crate::io::{Flight, Stream, Waiting};
 use crate::limits::AUTH_LINE_OCTETS_MAX;
@@ -49,7 +49,7 @@ pub struct Connection<S> {
     pub tls: Arc<str>,
     /// The settings that it was made under; under others it serves no more.
     pub generation: u32,
-    place: Place,
+    permit: Permit,
 }
 
 /// Why a connection is of no use any more.
@@ -79,7 +79,7 @@ impl From<io::Error> for Broken {
 
 impl<S: Stream> Connection<S> {
     /// A fresh connection, its greeting still to come.
-    pub fn new(stream: S, address: SocketAddr, host: Arc<str>, place: Place) -> Self {
+    pub fn new(stream: S, address: SocketAddr, host: Arc<str>, permit: Permit) -> Self {
         Self {
             stream: Link::plain(stream),
             machine: Client::new(),
@@ -96,7 +96,7 @@ impl<S: Stream> Connection<S> {
             needs_reset: false,
             tls: "none".into(),
             generation: 0,
-            place,
+            permit,
         }
     }
 
@@ -242,8 +242,13 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Closes the connection and keeps the right to another.
-    pub fn into_place(self) -> Place {
-        self.place
+    pub fn into_permit(self) -> Permit {
+        self.permit
+    }
+
+    /// Gives the right to the connection back: it is about to take its leave.
+    pub fn release(&self) {
+        self.permit.release();
     }
 
     /// Makes sure that the upstream takes nothing of a message that was begun: the connection is reset.
