@@ -44,6 +44,8 @@ enum End {
     Steps(u64),
     /// So many steps behind the event that makes the ledger count so far.
     Behind(u64, u64),
+    /// In the middle of the next write behind that event.
+    Writing(u64),
 }
 
 /// Everything that acts, and what is known of it.
@@ -66,7 +68,7 @@ pub(crate) fn play(seed: u64, flaw: Option<Flaw>) -> Lives {
     let dice = Dice::new(seed);
     let mut stage = Stage::set(seed, dice, flaw);
     let mut disk = SimDisk::new(stage.dice.below(u64::MAX));
-    for _ in 0..stage.dice.pick(&[0, 1, 1, 2, 4]) {
+    for _ in 0..stage.dice.pick(&[0, 0, 1, 2, 4]) {
         disk = stage.live(disk);
     }
     stage.heal();
@@ -197,7 +199,7 @@ impl Stage {
 
     fn roll_manner(&self) -> Manner {
         let dice = &self.dice;
-        let patience = dice.pick(&[0, 0, 5, 50, 50, 1000, 20_000]);
+        let patience = dice.pick(&[0, 0, 5, 5, 50, 50, 1000, 20_000]);
         let mut egress = egress_config(dice, self.plans.len());
         egress.delivery_patience = egress::Patience::Within(Duration::from_millis(patience));
         egress.eightbit = egress::EightBit::Bounce;
@@ -241,17 +243,13 @@ impl Stage {
         let is_failing = manner.faults.write_eio + manner.faults.write_enospc + manner.faults.names > 0;
         let begun = self.world.now();
         let machine = self.start(disk, manner);
-        let end = if self.dice.happens(300) {
-            End::Steps(self.dice.below(self.dice.pick(&[300, 3_000, 20_000])))
-        } else {
-            let events = self.ledger.borrow().events;
-            End::Behind(events + self.dice.below(30), self.dice.below(self.dice.pick(&[3, 30, 300])))
-        };
-        self.run_to(end);
+        let end = self.roll_end();
+        self.run_to(end, &machine);
         let now = self.world.now();
         trace(&format!("{:>12} crash, {} queued", now.0, machine.queued()));
         self.history.crashes.push(now);
-        if is_failing {
+        self.ledger.borrow_mut().crashes += 1;
+        if is_failing || machine.was_full.get() {
             self.history.disk_troubles.push((begun, now));
         }
         self.recovered += machine.recovered.get();
@@ -262,15 +260,33 @@ impl Stage {
         disk
     }
 
-    fn run_to(&self, end: End) {
-        let mut steps = match end {
-            End::Steps(steps) => steps,
-            End::Behind(events, steps) => {
-                let by = self.world.now().after(LIFE_MAX);
-                while self.ledger.borrow().events < events && self.world.now() < by && self.world.step() {}
-                steps
+    fn roll_end(&self) -> End {
+        let dice = &self.dice;
+        let events = self.ledger.borrow().events + dice.below(30);
+        match dice.below(3) {
+            0 => End::Steps(dice.below(dice.pick(&[300, 3_000, 20_000]))),
+            1 => End::Writing(events),
+            _ => End::Behind(events, dice.below(dice.pick(&[3, 30, 300]))),
+        }
+    }
+
+    fn run_to(&self, end: End, machine: &Machine) {
+        let by = self.world.now().after(LIFE_MAX);
+        let run_while =
+            |goes_on: &dyn Fn() -> bool| while goes_on() && self.world.now() < by && self.world.step() {};
+        let counts_to = |events: u64| move || self.ledger.borrow().events < events;
+        let mut steps = 0;
+        match end {
+            End::Steps(count) => steps = count,
+            End::Behind(events, count) => {
+                run_while(&counts_to(events));
+                steps = count;
             }
-        };
+            End::Writing(events) => {
+                run_while(&counts_to(events));
+                run_while(&|| !machine.is_writing.get());
+            }
+        }
         while steps > 0 && self.world.step() {
             steps -= 1;
         }
@@ -304,6 +320,7 @@ impl Stage {
                 break;
             }
         }
+        self.history.ended = self.world.now();
         // Idle connections are given up, sessions end, tombstones come to the disk.
         self.pass(Duration::from_secs(120));
         self.recovered += machine.recovered.get();

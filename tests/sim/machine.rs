@@ -18,7 +18,7 @@ use ringpost::io::sim::{SimStream, World};
 use ringpost::limits::TICK;
 use ringpost::meter::{Listener, Upstreams};
 use ringpost::orders::Settings;
-use ringpost::spool::{Geometry, RecoverFault, Setup, Shard, Touch, recover};
+use ringpost::spool::{Geometry, RecoverFault, Setup, Shard, Spool, Touch, recover};
 use ringpost::tls::Armour;
 use ringpost::units::{Moment, QueueId, SessionId, WorkerId};
 use ringpost::worker::Shared;
@@ -51,10 +51,17 @@ pub(crate) struct Machine {
     world: World,
     pub(crate) disk: SimDisk,
     manner: Rc<Manner>,
-    posts: Rc<RefCell<Vec<Rc<Post<World, Platter>>>>>,
+    posts: Rc<RefCell<Vec<SimPost>>>,
     sessions: Rc<Cell<u64>>,
     pub(crate) recovered: Rc<Cell<usize>>,
+    /// Something is on its way to the disk right now.
+    pub(crate) is_writing: Rc<Cell<bool>>,
+    /// Its spool took no mail at times: then it may have no room for tombstones either.
+    pub(crate) was_full: Rc<Cell<bool>>,
 }
+
+/// One worker of a machine.
+type SimPost = Rc<Post<World, Platter>>;
 
 /// No test looks at how long a write took.
 fn clock() -> Moment {
@@ -77,17 +84,13 @@ impl Machine {
             posts: Rc::default(),
             sessions: Rc::default(),
             recovered: Rc::default(),
+            is_writing: Rc::default(),
+            was_full: Rc::default(),
         };
         if machine.manner.flaw == Some(Flaw::VerdictDropped) {
             machine.world.lose_tasks("outlast");
         }
-        let disk_micros_max = machine.manner.disk_micros_max;
-        machine.world.spawn(work_disk(
-            machine.world.clone(),
-            machine.disk.clone(),
-            dice.clone(),
-            disk_micros_max,
-        ));
+        machine.world.spawn(machine.clone().work_disk(dice.clone()));
         let (booting, ledger) = (machine.clone(), Rc::clone(ledger));
         machine.world.spawn(async move {
             match booting.boot().await {
@@ -123,12 +126,29 @@ impl Machine {
         self.world.spawn(async move {
             loop {
                 ticking.world.sleep(TICK).await;
-                ticking.posts.borrow().iter().for_each(|post| post.tick());
+                for post in ticking.posts.borrow().iter() {
+                    post.tick();
+                    let is_full = |spool: &Spool<Platter>| spool.room(0).is_err();
+                    let is_full = post.delivery.as_ref().is_some_and(|delivery| is_full(&delivery.spool));
+                    ticking.was_full.set(ticking.was_full.get() || is_full);
+                }
             }
         });
         let serving = self.clone();
         self.world.listen(RELAY, move |stream| serving.serve(stream));
         Ok(recovered.report.incomplete)
+    }
+
+    /// Completes what is under way on the disk, one thing after the other; now and then it takes its time.
+    async fn work_disk(self, dice: Dice) {
+        loop {
+            self.disk.busy().await;
+            self.is_writing.set(true);
+            let micros_max = if dice.happens(5) { 2_000_000 } else { self.manner.disk_micros_max };
+            self.world.sleep(Duration::from_micros(dice.below(micros_max))).await;
+            self.disk.step();
+            self.is_writing.set(false);
+        }
     }
 
     fn post(&self, id: WorkerId, shared: &Shared, shard: Shard) -> Post<World, Platter> {
@@ -215,16 +235,6 @@ impl Machine {
             }
         }
         wrongs
-    }
-}
-
-/// Completes what is under way on a disk, one thing after the other; now and then it takes its time.
-async fn work_disk(world: World, disk: SimDisk, dice: Dice, micros_max: u64) {
-    loop {
-        disk.busy().await;
-        let micros = if dice.happens(5) { 2_000_000 } else { micros_max };
-        world.sleep(Duration::from_micros(dice.below(micros))).await;
-        disk.step();
     }
 }
 

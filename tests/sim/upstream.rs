@@ -51,6 +51,8 @@ pub(crate) struct Upstream {
     dice: Dice,
     ledger: Rc<RefCell<Ledger>>,
     watch: Watch,
+    /// Crashes of the relay before it came here: what is said after another one nobody hears.
+    crashes: u64,
     /// The reply that refused the last MAIL.
     mail_refused: Option<u16>,
     transaction: Option<Transaction>,
@@ -70,12 +72,14 @@ impl Upstream {
         ledger: Rc<RefCell<Ledger>>,
         watch: Watch,
     ) -> Self {
+        let crashes = ledger.borrow().crashes;
         Self {
             talk: Talk::new(world, stream, "upstream"),
             plan,
             dice,
             ledger,
             watch,
+            crashes,
             mail_refused: None,
             transaction: None,
             messages: 0,
@@ -344,11 +348,14 @@ impl Upstream {
         if takes {
             let Transaction { sender, accepted: recipients, .. } = transaction;
             let at = self.talk.world.now();
-            self.ledger.borrow_mut().takes(key, Delivery { sender, recipients, content, at, is_told: false });
+            self.ledger.borrow_mut().takes(key, Delivery { sender, recipients, content, at, told_at: None });
         }
         let code = self.answer_in(trouble, "250 2.0.0 taken", Some(key)).await?;
         if code == 250 {
-            self.ledger.borrow_mut().tells(key);
+            let mut ledger = self.ledger.borrow_mut();
+            if ledger.crashes == self.crashes {
+                ledger.tells(key, self.talk.world.now());
+            }
         } else {
             self.refuse(Some(key), code);
         }
