@@ -35,7 +35,7 @@ use crate::orders::{Drained, Order, Settings};
 use crate::policy::rate::ClientRates;
 use crate::resolve;
 use crate::smtp::reply::{self, ReplyBuf};
-use crate::spool::Shard;
+use crate::spool::{self, Berths};
 use crate::units::{Moment, SessionId, WorkerId};
 
 /// What a worker is made of.
@@ -56,8 +56,6 @@ pub struct Parts {
     pub shared: Shared,
     /// Its way to the control plane's name look-ups.
     pub look_ups: flume::Sender<resolve::Request>,
-    /// Its part of the spool; `None`: there is no spool.
-    pub shard: Option<Shard>,
     /// How many workers there are.
     pub workers: u32,
     /// When the process started, in milliseconds since the Unix epoch.
@@ -75,6 +73,8 @@ pub struct Shared {
     pub rates: Arc<Mutex<ClientRates>>,
     /// The thread that checks logins.
     pub logins: Checker,
+    /// Where workers fetch their messages, once there is a spool.
+    pub berths: Arc<Berths>,
     /// Who is banned.
     pub banned: Arc<Banned>,
     /// Where offences are reported; `None`: nobody counts them.
@@ -119,6 +119,8 @@ struct Worker {
     id: WorkerId,
     io: RingIo,
     post: Post<RingIo, RingFiles>,
+    rung: Rung,
+    berths: Arc<Berths>,
     admission: Arc<Admission>,
     banned: Arc<Banned>,
     listening: Vec<RawFd>,
@@ -130,11 +132,7 @@ impl Worker {
     fn new(parts: Parts, rung: Rung) -> io::Result<(Rc<Self>, flume::Receiver<Order>)> {
         let io = RingIo::new(parts.started_ms ^ u64::from(parts.id.0) << 48);
         let (admission, banned) = (Arc::clone(&parts.shared.admission), Arc::clone(&parts.shared.banned));
-        let spool = match parts.shard {
-            Some(shard) if rung == Rung::Epoll => Some((RingFiles::on_threads()?, shard)),
-            Some(shard) => Some((RingFiles::on_ring()?, shard)),
-            None => None,
-        };
+        let (berths, spool) = (Arc::clone(&parts.shared.berths), Arc::clone(&parts.settings.spool));
         let kit = Kit {
             id: parts.id,
             workers: parts.workers,
@@ -144,24 +142,40 @@ impl Worker {
             started_ms: parts.started_ms,
             clock: clock::now,
         };
-        let post = Post::new(io.clone(), kit, spool);
+        let post = Post::new(io.clone(), kit);
         post.meter.borrow_mut().io_driver[label_of(rung)] = 1;
         let worker = Rc::new(Self {
             id: parts.id,
             io,
             post,
+            rung,
+            berths,
             admission,
             banned,
             listening: parts.listeners.iter().map(|(_, listener)| listener.as_raw_fd()).collect(),
             sessions: Cell::new(0),
             sessions_open: Cell::new(0),
         });
+        worker.open_spool(spool)?;
         for (kind, listener) in parts.listeners {
             // epoll needs it; a ring would answer EAGAIN instead of waiting.
             listener.set_nonblocking(rung == Rung::Epoll)?;
             worker.listen(kind, listener)?;
         }
         Ok((worker, parts.orders))
+    }
+
+    /// Opens its part of the spool, where one was taken over for it.
+    fn open_spool(&self, config: Arc<spool::Config>) -> io::Result<()> {
+        if !self.berths.has_for(self.id) {
+            return Ok(());
+        }
+        // What may fail comes first: the berth is there for the next reload then.
+        let files = if self.rung == Rung::Epoll { RingFiles::on_threads() } else { RingFiles::on_ring() }?;
+        if let Some(shard) = self.berths.take(self.id) {
+            self.post.open_spool(files, shard, config);
+        }
+        Ok(())
     }
 
     fn listen(self: &Rc<Self>, kind: Listener, listener: TcpListener) -> io::Result<()> {
@@ -176,7 +190,6 @@ impl Worker {
 
     /// Answers orders and looks after deadlines, until it is drained.
     async fn work(self: Rc<Self>, orders: flume::Receiver<Order>) {
-        self.post.start();
         let ticking = Rc::clone(&self);
         self.io.spawn(async move {
             loop {
@@ -190,15 +203,15 @@ impl Worker {
                     let _ = answer.send(Box::new(self.post.snapshot()));
                 }
                 Order::Reload(settings, answer) => {
-                    let _ = answer.send(self.post.reload(settings));
+                    let _ = answer.send(self.reload(settings));
                 }
-                Order::Queue(order) => match &self.post.delivery {
+                Order::Queue(order) => match self.post.delivery() {
                     Some(delivery) => delivery.obey(order),
                     // Without a spool nothing is ever queued.
                     None => drop(order.lines.try_send(Line::End(Tally::default()))),
                 },
                 Order::Flush(answer) => {
-                    let messages = self.post.delivery.as_ref().map_or(0, |delivery| delivery.flush());
+                    let messages = self.post.delivery().map_or(0, |delivery| delivery.flush());
                     let _ = answer.send(messages);
                 }
                 Order::Drain { within, done } => {
@@ -207,6 +220,14 @@ impl Worker {
                 }
             }
         }
+    }
+
+    fn reload(&self, settings: Settings) -> Result<(), String> {
+        if self.post.delivery().is_none() {
+            let opened = self.open_spool(Arc::clone(&settings.spool));
+            opened.map_err(|error| format!("STATE_DIR: {error}"))?;
+        }
+        self.post.reload(settings)
     }
 
     fn tick(&self) {

@@ -119,7 +119,6 @@ impl Machine {
         let shared = Shared::default();
         for (number, shard) in (0..manner.workers).zip(recovered.shards) {
             let post = self.post(WorkerId(number), &shared, shard);
-            post.start();
             self.posts.borrow_mut().push(Rc::new(post));
         }
         let ticking = self.clone();
@@ -170,7 +169,9 @@ impl Machine {
             clock,
         };
         let files = Platter { disk: self.disk.clone(), flaw: manner.flaw };
-        Post::new(self.world.clone(), kit, Some((files, shard)))
+        let post = Post::new(self.world.clone(), kit);
+        post.open_spool(files, shard, Arc::new(manner.spool.clone()));
+        post
     }
 
     fn serve(&self, stream: SimStream) {
@@ -199,7 +200,7 @@ impl Machine {
     /// Messages in its spool.
     pub(crate) fn queued(&self) -> usize {
         let posts = self.posts.borrow();
-        posts.iter().filter_map(|post| post.delivery.as_ref()).map(|delivery| delivery.spool.totals().0).sum()
+        posts.iter().filter_map(|post| post.delivery()).map(|delivery| delivery.spool.totals().0).sum()
     }
 
     /// Whether it has taken its spool over.
@@ -211,7 +212,7 @@ impl Machine {
     pub(crate) fn settle(&self, text: &str) {
         let Some(id) = QueueId::parse(text) else { return };
         for post in self.posts.borrow().iter() {
-            drop(post.delivery.as_ref().and_then(|delivery| delivery.spool.settle(id)));
+            drop(post.delivery().and_then(|delivery| delivery.spool.settle(id)));
         }
     }
 
@@ -219,7 +220,7 @@ impl Machine {
     pub(crate) fn judge_rest(&self) -> Vec<String> {
         let mut wrongs = Vec::new();
         for post in self.posts.borrow().iter() {
-            let Some(delivery) = &post.delivery else { continue };
+            let Some(delivery) = post.delivery() else { continue };
             if delivery.kept.get() != 0 {
                 wrongs.push(format!("at rest: {} octets kept", delivery.kept.get()));
             }

@@ -53,7 +53,6 @@ fn facts(workers: Vec<flume::Sender<Order>>, listeners: Vec<Bound>, reread: Rere
         version: "1.2.3",
         commit: "abc",
         workers: Workers::new(workers),
-        settings: settings(),
         reread,
         log_lines_dropped: Box::new(|| 0),
         gate: no_gate(),
@@ -76,7 +75,7 @@ pub(super) fn plane(workers: Vec<flume::Sender<Order>>) -> Arc<Plane> {
 }
 
 pub(super) fn plane_of(workers: Vec<flume::Sender<Order>>, listeners: Vec<Bound>) -> Arc<Plane> {
-    Arc::new(Plane::new(facts(workers, listeners, unchanged())))
+    Arc::new(Plane::new(facts(workers, listeners, unchanged()), settings()))
 }
 
 /// Status code and body of a GET.
@@ -105,7 +104,7 @@ fn run(workers: Vec<flume::Sender<Order>>, reread: Reread) -> Running {
             listen_admin: vec!["127.0.0.1:0".parse().unwrap()],
             control_socket: home.path().join("control.sock"),
         },
-        settings: facts.settings,
+        settings: settings(),
         workers: facts.workers,
         listeners: facts.listeners,
         version: facts.version,
@@ -249,7 +248,7 @@ async fn an_unconfirmed_reload_is_rolled_back() {
         ingress.relay_host_name = format!("new{}", reads.fetch_add(1, Ordering::Relaxed)).into();
         Ok(read)
     });
-    let plane = Arc::new(Plane::new(facts(vec![sender], listeners(), reread)));
+    let plane = Arc::new(Plane::new(facts(vec![sender], listeners(), reread), settings()));
     let answer = plane.reload(Some(Duration::from_secs(60))).await;
     assert!(matches!(answer, protocol::Answer::Reloaded { confirm_ms: Some(60_000), .. }), "{answer:?}");
     assert_eq!(given.recv_async().await.unwrap(), "new0");
@@ -332,7 +331,7 @@ fn a_second_control_plane_on_the_same_socket_is_refused() {
     let facts = facts(Vec::new(), Vec::new(), unchanged());
     let second = ControlPlane::bind(Start {
         config: Config { listen_admin: Vec::new(), control_socket: running.socket() },
-        settings: facts.settings,
+        settings: settings(),
         workers: facts.workers,
         listeners: facts.listeners,
         version: facts.version,

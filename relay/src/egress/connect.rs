@@ -257,6 +257,19 @@ async fn log_in<S: Stream>(
     };
     let mechanism = Mechanism::choose(manner.mechanism, login, connection.machine.capabilities())
         .map_err(|_| Unusable::NoLogin("the upstream offers no mechanism for the login"))?;
+    connection.reserve_for_secrets();
+    let outcome = prove(mechanism, login, connection, by).await;
+    connection.wipe_secrets();
+    outcome
+}
+
+/// The exchange itself.
+async fn prove<S: Stream>(
+    mechanism: Mechanism,
+    login: &Login,
+    connection: &mut Connection<S>,
+    by: Moment,
+) -> Result<(), Unusable> {
     let untrue = |_| Unusable::NoLogin("the upstream does not keep to the mechanism of the login");
     let mut exchange = Exchange::begin(mechanism, login, &connection.host, connection.address.port())
         .map_err(|_| Unusable::NoLogin("no randomness for the login"))?;

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
+use secrecy::zeroize::Zeroize as _;
 
 use super::permit::Permit;
 use crate::io::buffer::{Buffer, Size};
 use crate::io::{Flight, Stream, Waiting};
+use crate::limits::AUTH_LINE_OCTETS_MAX;
 use crate::smtp::client::{Client, ClientEvent, Expect, Unspeakable, UpstreamReply, Violation};
 use crate::tls::rule::Rule;
 use crate::tls::{Agreed, Fault, Link, Records};
@@ -131,6 +133,17 @@ impl<S: Stream> Connection<S> {
         if !self.commands.is_empty() {
             self.body.prepend(Bytes::from(mem::take(&mut self.commands)));
         }
+    }
+
+    /// Room for commands with secrets: one that grows would leave a copy behind.
+    pub fn reserve_for_secrets(&mut self) {
+        self.commands = Vec::with_capacity(AUTH_LINE_OCTETS_MAX);
+    }
+
+    /// Wipes what is left of commands with secrets, and gives their room back.
+    pub fn wipe_secrets(&mut self) {
+        self.commands.zeroize();
+        self.commands = Vec::new();
     }
 
     /// Sends what was noted: body slices first, since commands noted before them went in front of them already.

@@ -189,6 +189,7 @@ impl<I: Io, S: Sink> Session<I, S> {
 
     async fn receive(&mut self) -> Flow {
         let buffer = Buffer::take(self.next_buffer);
+        let buffer = if self.machine.awaits_login() { buffer.wiped() } else { buffer };
         self.stream.set_interruptible(self.machine.is_idle());
         let by = self.deadline();
         let (result, buffer) = self.stream.receive(buffer, by).await;

@@ -214,11 +214,12 @@ impl Ledger {
                 self.index.put(slot, parts);
             }
             Effect::Moved { id, parts } => self.move_to(id, parts, segment, place),
-            Effect::State { id, due_s, attempts, held } => {
+            Effect::State { id, due_s, attempts, held, delay_told } => {
                 self.stated(id);
                 let Some(slot) = self.index.get_mut(id) else { return };
                 let old = std::mem::replace(&mut slot.state, place);
                 (slot.due_s, slot.attempts, slot.held) = (due_s, attempts, held);
+                slot.delay_told = delay_told;
                 self.pin_in(segment, place.record_octets());
                 self.unpin(old);
             }

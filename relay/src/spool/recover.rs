@@ -449,7 +449,7 @@ fn archive_octets(slot: &Slot) -> u64 {
 fn take_state(slot: &mut Slot, state: &State) {
     slot.due_s = u32::try_from(state.due_ms / 1000).unwrap_or(u32::MAX);
     slot.attempts = u16::try_from(state.attempts).unwrap_or(u16::MAX);
-    slot.held = state.held;
+    (slot.held, slot.delay_told) = (state.held, state.delay_told);
 }
 
 /// Where the records of a segment begin.

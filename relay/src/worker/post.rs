@@ -3,8 +3,9 @@
 //! [`worker`](super) has one on a ring, the simulation has some in its world: what is wired here is wired once. It must
 //! not know of listeners, descriptors, orders or runtimes.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -22,7 +23,7 @@ use crate::limits::UPSTREAM_QUIT_TIMEOUT;
 use crate::meter::{Meter, TlsSide};
 use crate::orders::Settings;
 use crate::resolve::{self, Resolver};
-use crate::spool::Shard;
+use crate::spool::{self, Shard};
 use crate::units::{Moment, QueueIds, SessionId, WorkerId};
 
 /// What a post is made of.
@@ -51,19 +52,23 @@ pub struct Post<I: Io, F: Files> {
     pub ingress: Rc<Ingress<I>>,
     /// Its way to the upstreams.
     pub egress: Rc<Egress<I>>,
-    /// Its queue; `None`: there is no spool.
-    pub delivery: Option<Rc<Delivery<I, F>>>,
     /// Its counters.
     pub meter: Rc<RefCell<Meter>>,
+    /// Its queue; empty as long as there is no spool.
+    delivery: Rc<OnceCell<Rc<Delivery<I, F>>>>,
+    ids: Rc<RefCell<QueueIds>>,
+    id: WorkerId,
+    workers: u32,
+    clock: fn() -> Moment,
 }
 
 impl<I: Io, F: Files> Post<I, F> {
-    /// Ties it together. `spool`: the disk, and what of its messages are this worker's.
+    /// Ties it together, without a spool.
     #[must_use]
-    pub fn new(io: I, kit: Kit, spool: Option<(F, Shard)>) -> Self {
+    pub fn new(io: I, kit: Kit) -> Self {
         let meter = Rc::new(RefCell::new(Meter::default()));
         let ids = Rc::new(RefCell::new(QueueIds::new(kit.started_ms, kit.id)));
-        let Settings { ingress, egress, tls, spool: config, gate: _ } = kit.settings;
+        let Settings { ingress, egress, tls, spool: _, gate: _ } = kit.settings;
         let ingress = Ingress::new(io.clone(), ingress, Rc::clone(&meter), Rc::clone(&ids), kit.shared.rates);
         let resolver = Resolver::new(kit.look_ups);
         let egress = Rc::new(Egress::new(io.clone(), egress, kit.shared.permits, resolver));
@@ -71,25 +76,39 @@ impl<I: Io, F: Files> Post<I, F> {
         ingress.check_logins_by(kit.shared.logins);
         ingress.report_offences_to(kit.shared.offences);
         egress.arm(tls.demand);
-        let delivery = spool.map(|(files, shard)| {
-            let (worker, workers, clock) = (kit.id, kit.workers, kit.clock);
-            let inheritance = Inheritance { worker, workers, shard, config, ids, clock };
-            Delivery::new(Rc::clone(&egress), files, inheritance, Rc::clone(&meter))
-        });
-        Self { io, ingress: Rc::new(ingress), egress, delivery, meter }
+        Self {
+            io,
+            ingress: Rc::new(ingress),
+            egress,
+            meter,
+            delivery: Rc::default(),
+            ids,
+            id: kit.id,
+            workers: kit.workers,
+            clock: kit.clock,
+        }
     }
 
-    /// Starts what runs beside the sessions.
-    pub fn start(&self) {
-        if let Some(delivery) = &self.delivery {
+    /// Opens its part of the spool and goes on with what is queued there: once, whenever there comes to be one.
+    pub fn open_spool(&self, files: F, shard: Shard, config: Arc<spool::Config>) {
+        let (worker, workers, clock) = (self.id, self.workers, self.clock);
+        let inheritance = Inheritance { worker, workers, shard, config, ids: Rc::clone(&self.ids), clock };
+        let delivery = Delivery::new(Rc::clone(&self.egress), files, inheritance, Rc::clone(&self.meter));
+        if self.delivery.set(Rc::clone(&delivery)).is_ok() {
             delivery.start();
         }
+    }
+
+    /// Its queue; `None`: there is no spool.
+    #[must_use]
+    pub fn delivery(&self) -> Option<&Rc<Delivery<I, F>>> {
+        self.delivery.get()
     }
 
     /// Looks after what is due by time; to be called every tick.
     pub fn tick(&self) {
         self.egress.tick();
-        if let Some(delivery) = &self.delivery {
+        if let Some(delivery) = self.delivery() {
             delivery.tick();
         }
     }
@@ -100,16 +119,14 @@ impl<I: Io, F: Files> Post<I, F> {
     /// Why the old ones stay.
     pub fn reload(&self, settings: Settings) -> Result<(), String> {
         let Settings { ingress, egress, tls, spool, gate: _ } = settings;
-        if self.delivery.is_none() && egress.delivery_patience != Patience::Forever {
-            return Err(
-                "DELIVERY_PATIENCE: there is no spool yet; it is taken over at the next start".to_owned()
-            );
+        if self.delivery().is_none() && egress.delivery_patience != Patience::Forever {
+            return Err("DELIVERY_PATIENCE: there is no spool for it".to_owned());
         }
         self.ingress.configure(ingress);
         self.ingress.arm(&tls);
         self.egress.configure(egress);
         self.egress.arm(tls.demand);
-        if let Some(delivery) = &self.delivery {
+        if let Some(delivery) = self.delivery() {
             delivery.configure(spool);
         }
         Ok(())
@@ -122,7 +139,7 @@ impl<I: Io, F: Files> Post<I, F> {
         self.egress.read_into(&mut meter.upstreams);
         meter.outcomes_unknown = self.egress.outcomes_unknown();
         self.egress.read_handshakes_into(&mut meter.tls_handshakes[TlsSide::Outbound]);
-        if let Some(delivery) = &self.delivery {
+        if let Some(delivery) = self.delivery() {
             delivery.read_into(&mut meter);
         }
         meter
@@ -131,7 +148,7 @@ impl<I: Io, F: Files> Post<I, F> {
     /// Where the transactions of a new session go.
     #[must_use]
     pub fn sink(&self) -> Patient<I, F> {
-        Patient::new(Rc::clone(&self.egress), self.delivery.clone())
+        Patient::new(Rc::clone(&self.egress), Rc::clone(&self.delivery))
     }
 
     /// A session that goes there; `input` is what was read of it before.
@@ -148,7 +165,7 @@ impl<I: Io, F: Files> Post<I, F> {
 
     /// Ends the queue by this moment, and then takes leave of the upstreams.
     pub async fn close(&self, by: Moment) {
-        if let Some(delivery) = &self.delivery {
+        if let Some(delivery) = self.delivery() {
             delivery.close(by).await;
         }
         self.egress.part(self.io.now().after(UPSTREAM_QUIT_TIMEOUT)).await;
