@@ -25,6 +25,7 @@ use crate::machine::{Machine, Manner};
 use crate::mail::Mail;
 use crate::plan::{HONEST_TROUBLES, Plan, Weather};
 use crate::play::{RELAY, egress_config, upstream_address};
+use crate::talk::trace;
 use crate::upstream::{Upstream, Watch};
 
 /// What came of a seed.
@@ -71,7 +72,6 @@ pub(crate) fn play(seed: u64, flaw: Option<Flaw>) -> Lives {
     for _ in 0..stage.dice.pick(&[0, 0, 1, 2, 4]) {
         disk = stage.live(disk);
     }
-    stage.heal();
     let disk = stage.rest(disk);
     stage.look_once_more(disk);
     stage.world.end();
@@ -240,7 +240,7 @@ impl Stage {
     /// One life, from its start to its crash, and the time until the next one.
     fn live(&mut self, disk: SimDisk) -> SimDisk {
         let manner = self.roll_manner();
-        let is_failing = manner.faults.write_eio + manner.faults.write_enospc + manner.faults.names > 0;
+        let is_failing = manner.is_disk_failing();
         let begun = self.world.now();
         let machine = self.start(disk, manner);
         let end = self.roll_end();
@@ -308,11 +308,19 @@ impl Stage {
         }
     }
 
-    /// The last life: everything that was promised comes out.
+    /// The last life: first as bad as those before it, then everything heals, and what was promised comes out.
     fn rest(&mut self, disk: SimDisk) -> SimDisk {
-        let manner = Manner { faults: files::Faults::NONE, ..self.roll_manner() };
+        let manner = self.roll_manner();
         let octets_max = manner.octets_max.max(4 << 20);
+        let is_failing = manner.is_disk_failing();
+        let begun = self.world.now();
         let machine = self.start(disk, Manner { octets_max, ..manner });
+        self.pass(Duration::from_millis(self.dice.pick(&[0, 1_000, 30_000, 120_000])));
+        self.heal();
+        machine.heal_disk();
+        if is_failing || machine.was_full.get() {
+            self.history.disk_troubles.push((begun, self.world.now()));
+        }
         let by = self.world.now().after(REST_MAX);
         while self.world.now() < by {
             self.pass(Duration::from_secs(10));
@@ -356,13 +364,6 @@ fn roll_plan(dice: &Dice) -> Plan {
     let trouble_permille = dice.pick(&[0, 0, 30, 100, 300]);
     let lag_micros_max = dice.pick(&[0, 1_000, 80_000, 2_000_000]);
     Plan { size, trouble_permille, lag_micros_max, troubles: HONEST_TROUBLES, ..plan }
-}
-
-/// A line of the transcript, where one is wanted.
-fn trace(line: &str) {
-    if crate::talk::is_traced() {
-        println!("{line}");
-    }
 }
 
 const SMALL: Geometry =

@@ -29,6 +29,7 @@ use crate::dice::Dice;
 use crate::flaws::{Flaw, Hand, Platter};
 use crate::ledger::Ledger;
 use crate::play::{CLIENT, RELAY, ingress_config};
+use crate::talk::trace;
 
 /// What a machine runs by, from one start to the next.
 #[derive(Debug, Clone)]
@@ -45,6 +46,13 @@ pub(crate) struct Manner {
     pub(crate) flaw: Option<Flaw>,
 }
 
+impl Manner {
+    /// Whether its disk fails at times.
+    pub(crate) fn is_disk_failing(&self) -> bool {
+        self.faults.write_eio + self.faults.write_enospc + self.faults.names > 0
+    }
+}
+
 /// A machine that runs. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Machine {
@@ -54,6 +62,7 @@ pub(crate) struct Machine {
     posts: Rc<RefCell<Vec<SimPost>>>,
     sessions: Rc<Cell<u64>>,
     pub(crate) recovered: Rc<Cell<usize>>,
+    is_healed: Rc<Cell<bool>>,
     /// Something is on its way to the disk right now.
     pub(crate) is_writing: Rc<Cell<bool>>,
     /// Its spool took no mail at times: then it may have no room for tombstones either.
@@ -84,12 +93,14 @@ impl Machine {
             posts: Rc::default(),
             sessions: Rc::default(),
             recovered: Rc::default(),
+            is_healed: Rc::default(),
             is_writing: Rc::default(),
             was_full: Rc::default(),
         };
         if machine.manner.flaw == Some(Flaw::VerdictDropped) {
             machine.world.lose_tasks("outlast");
         }
+        trace(&format!("{:>12} start, {:?}", world.now().0, machine.manner));
         machine.world.spawn(machine.clone().work_disk(dice.clone()));
         let (booting, ledger) = (machine.clone(), Rc::clone(ledger));
         machine.world.spawn(async move {
@@ -115,7 +126,9 @@ impl Machine {
         let files = Platter { disk: self.disk.clone(), flaw: manner.flaw };
         let recovered = recover(&files, &setup, classify(true)).await?;
         self.recovered.set(usize::try_from(recovered.report.messages).unwrap_or(0));
-        self.disk.set_faults(manner.faults);
+        if !self.is_healed.get() {
+            self.disk.set_faults(manner.faults);
+        }
         let shared = Shared::default();
         for (number, shard) in (0..manner.workers).zip(recovered.shards) {
             let post = self.post(WorkerId(number), &shared, shard);
@@ -128,7 +141,7 @@ impl Machine {
                 for post in ticking.posts.borrow().iter() {
                     post.tick();
                     let is_full = |spool: &Spool<Platter>| spool.room(0).is_err();
-                    let is_full = post.delivery.as_ref().is_some_and(|delivery| is_full(&delivery.spool));
+                    let is_full = post.delivery().is_some_and(|delivery| is_full(&delivery.spool));
                     ticking.was_full.set(ticking.was_full.get() || is_full);
                 }
             }
@@ -203,6 +216,12 @@ impl Machine {
         posts.iter().filter_map(|post| post.delivery()).map(|delivery| delivery.spool.totals().0).sum()
     }
 
+    /// From now on its disk does what it is told.
+    pub(crate) fn heal_disk(&self) {
+        self.is_healed.set(true);
+        self.disk.set_faults(Faults::NONE);
+    }
+
     /// Whether it has taken its spool over.
     pub(crate) fn is_up(&self) -> bool {
         !self.posts.borrow().is_empty()
@@ -230,6 +249,7 @@ impl Machine {
             if busy > 0 {
                 wrongs.push(format!("at rest: {busy} busy connections"));
             }
+            trace(&format!("at rest: {:?}, {:?}", delivery.spool.health(), delivery.spool.room(0)));
             let (used, spare) = delivery.spool.catalogue().counts();
             if used > 2 * usize::from(self.manner.workers) {
                 wrongs.push(format!("at rest: {used} segments, besides {spare} spares"));

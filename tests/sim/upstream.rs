@@ -41,6 +41,9 @@ struct Transaction {
 /// The answer to a chunk that is not the last.
 const CHUNK_TAKEN: &str = "250 2.0.0 chunk";
 
+/// Longest time of an answer in fair weather, in microseconds.
+const FAIR_LAG_MICROS_MAX: u64 = 100_000;
+
 /// Sees each message that is complete before anything is said about it.
 pub(crate) type Watch = Rc<dyn Fn(&[u8])>;
 
@@ -390,7 +393,9 @@ impl Upstream {
         let is_slow = self.plan.lag_micros_max > 0;
         let behind = if reply == CHUNK_TAKEN || is_slow { Behind::MoreToAnswer } else { Behind::TheLast };
         let code = reply.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0);
-        let lag = self.dice.below(self.plan.lag_micros_max + 1);
+        let is_fair = self.plan.weather.get() == Weather::Fair;
+        let lag_max = self.plan.lag_micros_max.min(if is_fair { FAIR_LAG_MICROS_MAX } else { u64::MAX });
+        let lag = self.dice.below(lag_max + 1);
         self.talk.world.sleep(Duration::from_micros(lag)).await;
         match trouble {
             None => self.say(&format!("{reply}\r\n")).await.map(|()| code),

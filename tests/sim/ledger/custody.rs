@@ -44,6 +44,10 @@ pub(crate) struct Harvest {
     pub(crate) recovered: usize,
 }
 
+/// Wrongs of one message that are told.
+const SHOWN_MAX: usize = 3;
+/// Arrivals are kept in whole seconds.
+const SECOND: Duration = Duration::from_secs(1);
 /// How long after an upstream's word the tombstone may take to be on a sound disk, with all that the disk's hiccups and the
 /// network add.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
@@ -97,7 +101,9 @@ impl Ledger {
                     history.crashes,
                 )
             };
-            wrongs.extend(found.into_iter().map(|what| format!("message {key}: {what}; {}", said())));
+            wrongs.extend(
+                found.into_iter().take(SHOWN_MAX).map(|what| format!("message {key}: {what}; {}", said())),
+            );
         }
         (wrongs, harvest)
     }
@@ -178,7 +184,7 @@ impl Account {
     fn may_be_returned(&self, who: &str, by: Moment, history: &History) -> bool {
         let is_refused = self.said.iter().any(|(other, code)| other == who && *code >= 500)
             || self.refusals.iter().any(|code| *code >= 500);
-        is_refused || self.is_too_much(history) || by.since(self.begun) >= history.lifetime
+        is_refused || self.is_too_much(history) || by.since(self.begun) + SECOND >= history.lifetime
     }
 
     /// Whether an upstream offers too little for this message, or for a notice with it.
