@@ -279,6 +279,7 @@ impl<F: Files> Inner<F> {
         let mut desk = self.desk.borrow_mut();
         if desk.health == Health::Full {
             desk.health = Health::Serving;
+            desk.pay(self.worker);
         }
     }
 }

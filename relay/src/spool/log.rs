@@ -293,13 +293,7 @@ impl<F: Files> Spool<F> {
             let header = self.inner.header(&mut desk, Kind::Probe, None);
             desk.append(header, Effect::Nothing, |_| {})
         };
-        probe.await?;
-        let mut desk = self.inner.desk.borrow_mut();
-        for (id, effect) in std::mem::take(&mut desk.owed) {
-            let header = self.inner.header(&mut desk, Kind::Done, Some(id));
-            drop(desk.append(header, effect, |_| {}));
-        }
-        Ok(())
+        probe.await
     }
 
     /// Ends [`Self::write`] and [`Self::keep`] once what was appended is written.
@@ -381,6 +375,15 @@ impl<F: Files> Inner<F> {
 }
 
 impl<F: Files> Desk<F> {
+    /// Appends the tombstones that are owed: writing works again.
+    pub(super) fn pay(&mut self, worker: WorkerId) {
+        for (id, effect) in std::mem::take(&mut self.owed) {
+            self.sequence += 1;
+            let header = header(Kind::Done, Some(id), self.sequence, worker);
+            drop(self.append(header, effect, |_| {}));
+        }
+    }
+
     /// Appends a record to the batch that fills.
     pub(super) fn append(
         &mut self,

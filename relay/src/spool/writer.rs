@@ -126,6 +126,8 @@ impl<F: Files> Inner<F> {
                 }
             }
             desk.ledger.carry.extend(&batch.tombstones);
+        } else {
+            desk.pay(self.worker);
         }
         let mut octets = batch.octets;
         octets.clear();
