@@ -218,6 +218,11 @@ impl<S: Stream> Connection<S> {
         max.map_or(usize::MAX, |max| max.saturating_sub(self.recipients) as usize)
     }
 
+    /// How many recipients a transaction may name (RFC 9422 §4.2).
+    pub fn recipients_max(&self) -> usize {
+        self.machine.capabilities().recipients_max.map_or(usize::MAX, |max| max as usize)
+    }
+
     /// Whether octets behind the last reply were read that nobody asked for.
     pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()

@@ -4,6 +4,7 @@
 //! after both. It mirrors `ingress`: what a client may do there, an upstream is expected to do here.
 
 mod agreement;
+mod at_once;
 pub mod config;
 pub mod connect;
 pub mod connection;
@@ -335,6 +336,8 @@ impl<I: Io> Egress<I> {
                     let offered = connection.machine.capabilities().messages_max;
                     let wanted = config.upstream_messages_per_connection;
                     connection.messages_max = offered.map_or(wanted, |max| max.min(wanted));
+                    let offered = connection.machine.capabilities();
+                    pool.takes_at_once.set(offered.chunking && offered.pipelining);
                     if !pool.is_up() {
                         self.permits.note_recovery();
                     }

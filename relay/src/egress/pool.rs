@@ -32,6 +32,8 @@ pub struct Pool<S> {
     tried_at: Cell<Option<Moment>>,
     /// How long its transactions took lately.
     pub pace: Pace,
+    /// Whether the connection made last may carry a whole message in one flight.
+    pub takes_at_once: Cell<bool>,
 }
 
 /// The right to one connection, and its place in the count of this worker.
@@ -90,6 +92,7 @@ impl<S: Stream> Pool<S> {
             open: Rc::default(),
             tried_at: Cell::new(None),
             pace: Pace::default(),
+            takes_at_once: Cell::new(false),
         }
     }
 
