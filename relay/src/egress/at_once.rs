@@ -65,7 +65,7 @@ impl<I: Io> UpstreamStream<I> {
                 self.agreement.discard(connection);
                 None
             }
-            broken => Some(self.hear(connection, rcpts.len(), broken)),
+            broken => Some(self.hear(connection, rcpts.len(), broken.as_ref())),
         }
     }
 
@@ -73,8 +73,7 @@ impl<I: Io> UpstreamStream<I> {
         let offered = connection.machine.capabilities();
         let is_awake = self.agreement.now().since(connection.idle_since) < UPSTREAM_RSET_AFTER;
         let bounces = self.agreement.egress.config().eightbit == EightBit::Bounce;
-        offered.chunking
-            && offered.pipelining
+        connection.takes_at_once()
             && (is_awake && !connection.needs_reset && !connection.has_unread())
             && rcpts <= connection.recipients_max().min(agreement::FLIGHT_RECIPIENTS_MAX)
             && !(whole.has_8bit && bounces && !offered.eight_bit_mime)
@@ -114,7 +113,7 @@ impl<I: Io> UpstreamStream<I> {
         &self,
         mut connection: Box<Connection<I::Stream>>,
         rcpts: usize,
-        broken: Option<Broken>,
+        broken: Option<&Broken>,
     ) -> Outcome {
         let (mut answers, mut refusal, mut custody) = (Vec::with_capacity(rcpts), None, None);
         let (mut is_refused, mut says_goodbye) = (false, false);
@@ -138,7 +137,7 @@ impl<I: Io> UpstreamStream<I> {
             }
         }
         let nobody = is_refused || (answers.len() == rcpts && answers.iter().all(Result::is_err));
-        match &broken {
+        match broken {
             None if says_goodbye => self.agreement.discard(connection),
             None => {
                 connection.needs_reset |= is_refused;

@@ -336,8 +336,7 @@ impl<I: Io> Egress<I> {
                     let offered = connection.machine.capabilities().messages_max;
                     let wanted = config.upstream_messages_per_connection;
                     connection.messages_max = offered.map_or(wanted, |max| max.min(wanted));
-                    let offered = connection.machine.capabilities();
-                    pool.takes_at_once.set(offered.chunking && offered.pipelining);
+                    pool.takes_at_once.set(connection.takes_at_once());
                     if !pool.is_up() {
                         self.permits.note_recovery();
                     }
