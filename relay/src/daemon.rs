@@ -160,6 +160,8 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     let seats = sockets.into_iter().zip(receivers);
     let seats = seats.map(|(sockets, orders)| Seat { sockets, orders }).collect();
     let workers = start_workers(seats, &settings, &look_ups, (best, shared))?;
+    // The workers and the control plane have them: what a reload replaces shall be gone, passwords above all.
+    drop((config, settings));
     let ending = plane.run().map_err(Fault::Control)?;
     // After a drain the workers end by themselves; a second signal does not wait for them.
     if ending.drain.is_some() {

@@ -75,6 +75,9 @@ pub const UPSTREAM_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 pub const UPSTREAM_HOLD_MAX: Duration = Duration::from_secs(5);
 /// How long a transaction waits for a free upstream connection before the client hears 451.
 pub const UPSTREAM_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a worker keeps an upstream connection while another waits for one and there are too few for each to have its
+/// own; less with very many workers.
+pub const UPSTREAM_TURN_MAX: Duration = Duration::from_secs(1);
 /// Idle time after which `RSET` opens the next flight on a pooled connection.
 pub const UPSTREAM_RSET_AFTER: Duration = Duration::from_secs(5);
 /// How often the ends of clients' patience are looked at: `DELIVERY_PATIENCE` ends at most this much late.

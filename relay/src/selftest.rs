@@ -18,8 +18,8 @@ use crate::config::Config;
 use crate::egress::config::{NextHop, UpstreamAddress, UpstreamHost};
 use crate::egress::connect::{self, Manner, Unusable};
 use crate::egress::connection::Connection;
-use crate::egress::permit::PermitBook;
-use crate::egress::pool::{Claim, Place, Pool};
+use crate::egress::permit::{Permit, PermitBook};
+use crate::egress::pool::{Claim, Pool};
 use crate::egress::protection::Protection;
 use crate::egress::route;
 use crate::egress::token;
@@ -220,15 +220,15 @@ impl Test<'_> {
             handshakes: &handshakes,
         };
         let target = (Arc::clone(host), address);
-        connect::connect(&self.io, &manner, target, self.place().await).await.map_err(|(why, _)| why)
+        connect::connect(&self.io, &manner, target, self.permit().await).await.map_err(|(why, _)| why)
     }
 
     /// The right to a connection, outside every pool.
-    async fn place(&self) -> Place {
+    async fn permit(&self) -> Permit {
         loop {
             let pool = Pool::<RingStream>::new("selftest".into(), PermitBook::default().of("selftest", 1));
-            if let Claim::Place(place) = pool.claim(|| self.io.now()).await {
-                return place;
+            if let Claim::Permit(permit) = pool.claim(|| self.io.now()).await {
+                return permit;
             }
         }
     }

@@ -146,6 +146,19 @@ impl QueueIds {
     }
 }
 
+/// A duration for people: its two largest units, from days to seconds.
+#[must_use]
+pub fn lasting(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,5 +183,14 @@ mod tests {
             ids.issue();
         }
         assert_ne!(ids.issue(), first);
+    }
+
+    #[test]
+    fn durations_are_told_in_their_two_largest_units() {
+        for (seconds, told) in
+            [(59, "59 s"), (61, "1 min 1 s"), (3 * 3600 + 120, "3 h 2 min"), (2 * 86_400 + 3600, "2 d 1 h")]
+        {
+            assert_eq!(lasting(Duration::from_secs(seconds)), told);
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Upstream connections are reused, and only clean ones.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringpost::limits::UPSTREAM_RSET_AFTER;
 use ringpost_tests::daemon::{Builder, Daemon};
 use ringpost_tests::message;
 use ringpost_tests::upstream::{Act, End, Script, Stage, Upstream};
+use ringpost_tests::wait::Watched;
 
 use crate::attempt::verdict;
 
@@ -133,4 +135,29 @@ fn uses_no_more_connections_than_allowed() {
     assert_eq!(upstream.mails(40).len(), 40);
     let open = upstream.record().read(|record| record.connections.iter().filter(|c| c.end.is_none()).count());
     assert!(open <= 2, "{open} connections at once");
+}
+
+#[test]
+fn no_worker_keeps_the_connections_from_another_whose_clients_wait() {
+    let upstream = Upstream::plain();
+    for connections in ["1", "3"] {
+        let daemon = Builder::relaying_to(&upstream.host())
+            .with("WORKERS", "2")
+            .with("UPSTREAM_CONNECTIONS", connections)
+            .start();
+        // Everybody goes on until the last has had its turns, so that nobody ever has none waiting.
+        let turns = Arc::new(Watched::new([0; 16]));
+        let senders: Vec<_> = (0..16)
+            .map(|number| {
+                let (mut client, turns) = (daemon.client(), Arc::clone(&turns));
+                std::thread::spawn(move || {
+                    while turns.read(|turns| turns.iter().any(|&taken| taken < 5)) {
+                        client.deliver(&message::ordinary("x\r\n")).assert("250 2.");
+                        turns.update(|turns| turns[number] += 1);
+                    }
+                })
+            })
+            .collect();
+        senders.into_iter().for_each(|sender| sender.join().expect("every mail is taken"));
+    }
 }

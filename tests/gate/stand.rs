@@ -30,7 +30,8 @@ fn stands_as_asked_and_leaves_nothing_behind() {
         let status = gate.status();
         let on: Vec<_> = status.interfaces.iter().map(|on| (on.interface.as_str(), on.mode)).collect();
         assert_eq!(on, [(INTERFACE, expected)]);
-        assert!(status.interfaces[0].program > 0 && status.generation == 1, "{status}");
+        // An address that the link gets late makes another generation.
+        assert!(status.interfaces[0].program > 0 && status.generation >= 1, "{status}");
         assert!(shown().contains(word), "{}", shown());
         drop(gate);
         assert!(!shown().contains("xdp"), "{}", shown());

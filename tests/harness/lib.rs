@@ -11,6 +11,7 @@ pub mod dialog;
 pub mod fuzz;
 pub mod message;
 pub mod namespace;
+pub mod opensmtpd;
 pub mod pipe;
 pub mod postfix;
 pub mod process;

@@ -1,6 +1,7 @@
 //! A child process: its output by lines as it comes, its end, its death with the test. Waits are bounded.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -31,6 +32,8 @@ impl Said {
 pub struct Finished {
     /// The exit code; none when a signal ended it.
     pub code: Option<i32>,
+    /// Whether the kernel has written down its memory.
+    pub has_dumped_core: bool,
     /// All of stdout.
     pub stdout: String,
     /// All of stderr.
@@ -111,6 +114,7 @@ impl Process {
         let text = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect();
         self.said.read(|said| Finished {
             code: status.code(),
+            has_dumped_core: status.core_dumped(),
             stdout: text(&said.stdout),
             stderr: text(&said.stderr),
         })

@@ -2,6 +2,7 @@
 
 mod clients;
 mod haproxy;
+mod opensmtpd;
 mod postfix;
 mod sendmail;
 mod sink_and_source;

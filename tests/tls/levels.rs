@@ -1,14 +1,13 @@
 //! Every level of `TLS_VERIFY` against every kind of upstream: delivered in clear, delivered in TLS, or deferred, as
 //! Postfix does it at the level of the same name.
 
-use std::net::TcpListener;
 use std::path::Path;
 
 use ringpost_tests::certificate::{Authority, Identity, Validity};
 use ringpost_tests::daemon::{Builder, Daemon, field};
 use ringpost_tests::message;
 use ringpost_tests::skip;
-use ringpost_tests::upstream::{Act, Script, Stage, Upstream};
+use ringpost_tests::upstream::{Act, Script, Stage, Upstream, at_port_465};
 
 /// What became of a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,7 +235,7 @@ fn use_tls_raises_may_and_none_to_encrypt() {
 
 #[test]
 fn port_465_means_tls_from_the_first_octet() {
-    let Some(listener) = submissions_listener() else { skip!("port 465 cannot be bound here") };
+    let Some(listener) = at_port_465() else { skip!("port 465 cannot be bound here") };
     let identity = Identity::self_signed(&[HOST]);
     let upstream = Upstream::start_at(listener, Script::new().inside_tls(identity.server()));
     for level in ["may", "encrypt"] {
@@ -248,26 +247,11 @@ fn port_465_means_tls_from_the_first_octet() {
     }));
     let hangs_up = vec![Act::Say("220 upstream.test ESMTP".to_owned()), Act::Close];
     // Never in clear at that port, whatever the level.
-    let plain = submissions_listener()
+    let plain = at_port_465()
         .map(|listener| Upstream::start_at(listener, Script::new().on(Stage::Connect, hangs_up.clone())));
     let Some(plain) = plain else { skip!("port 465 cannot be bound twice here") };
     let daemon = Builder::relaying_to(&plain.host()).with("TLS_VERIFY", "may").start();
     assert_eq!(fate(&daemon, &plain), Deferred);
-}
-
-/// A loopback address whose port 465 is free.
-fn submissions_listener() -> Option<TcpListener> {
-    (0..64u8).find_map(|_| {
-        let number = std::process::id().wrapping_mul(2_654_435_761).wrapping_add(next());
-        let [_, a, b, c] = number.to_be_bytes();
-        TcpListener::bind((std::net::Ipv4Addr::new(127, a, b, c | 1), 465)).ok()
-    })
-}
-
-fn next() -> u32 {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    NEXT.fetch_add(0x0001_0203, Ordering::Relaxed)
 }
 
 #[test]

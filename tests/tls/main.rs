@@ -10,6 +10,7 @@ mod levels;
 mod login_in;
 mod login_out;
 mod secrets;
+mod memory;
 mod mta_sts;
 mod profile;
 mod requiretls;

@@ -1,5 +1,6 @@
 //! `cargo xtask VERB`: every developer verb, one file a verb. It must not hold logic that the relay needs.
 
+mod apart;
 mod bench;
 mod build;
 mod catch_all;

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use crate::apart;
 use crate::packages::{self, Needed};
 use crate::shell::{Done, found};
 
@@ -17,8 +18,12 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         for Needed { program, package, purpose } in packages::missing(packages::SUITES) {
             println!("missing: {program} ({purpose}; package {package})");
         }
+        for package in apart::missing() {
+            println!("missing: {package} (peer of interop, unpacked beside what is built)");
+        }
     } else {
         packages::ensure(packages::SUITES)?;
+        apart::ensure();
     }
     for (component, purpose) in [("rustfmt", "ci fmt"), ("clippy", "ci clippy")] {
         let program = if component == "clippy" { "cargo-clippy" } else { component };

@@ -2,6 +2,7 @@
 //!
 //! The last line is `N passed, N failed, N skipped`, summed over the suites. It must not read stdin.
 
+use crate::apart;
 use crate::build::{self, Profile};
 use crate::ebpf;
 use crate::packages;
@@ -27,6 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     }
     if !arguments.no_install {
         packages::ensure(packages::SUITES)?;
+        apart::ensure();
         // Where the gate cannot be built its tests are skipped, and say so.
         ebpf::setup(false).unwrap_or_else(|error| println!("no gate: {error}"));
     }

@@ -7,7 +7,7 @@ use futures_lite::future::block_on;
 
 use super::{Common, QueueVerb, Selector, print, tell};
 use crate::config;
-use crate::control::client::queue::{self, Act, QueueVerb as Asked, Shape, Which};
+use crate::control::client::queue::{self, Action, QueueVerb as Asked, Shape, Which};
 use crate::io::files::blocking::BlockingFiles;
 use crate::spool::{self, Geometry, Keys, RecoverFault, Report, Setup, Touch};
 
@@ -16,16 +16,17 @@ pub(super) fn verb(common: Common, verb: QueueVerb) -> ExitCode {
     let (more, asked) = match verb {
         QueueVerb::List { json, common } => {
             let shape = if json { Shape::Json } else { Shape::Table };
-            (common, Asked { act: Act::List, ids: Vec::new(), which: Which::default(), shape })
+            (common, Asked { action: Action::List, ids: Vec::new(), which: Which::default(), shape })
         }
-        QueueVerb::Show { id, common } => {
-            (common, Asked { act: Act::Show, ids: vec![id], which: Which::default(), shape: Shape::Whole })
-        }
-        QueueVerb::Hold(selector) => selected(Act::Hold, selector),
-        QueueVerb::Release(selector) => selected(Act::Release, selector),
-        QueueVerb::Delete(selector) => selected(Act::Delete, selector),
-        QueueVerb::Requeue(selector) => selected(Act::Requeue, selector),
-        QueueVerb::Bounce(selector) => selected(Act::Bounce, selector),
+        QueueVerb::Show { id, common } => (
+            common,
+            Asked { action: Action::Show, ids: vec![id], which: Which::default(), shape: Shape::Whole },
+        ),
+        QueueVerb::Hold(selector) => selected(Action::Hold, selector),
+        QueueVerb::Release(selector) => selected(Action::Release, selector),
+        QueueVerb::Delete(selector) => selected(Action::Delete, selector),
+        QueueVerb::Requeue(selector) => selected(Action::Requeue, selector),
+        QueueVerb::Bounce(selector) => selected(Action::Bounce, selector),
         QueueVerb::Fsck { common: more } => return fsck(common.and(more)),
     };
     ask(common.and(more), &asked)
@@ -34,7 +35,7 @@ pub(super) fn verb(common: Common, verb: QueueVerb) -> ExitCode {
 /// `mailq`, `sendmail -bp`.
 pub(super) fn mailq(common: Common) -> ExitCode {
     let which = Which::default();
-    match ask_code(common, &Asked { act: Act::List, ids: Vec::new(), which, shape: Shape::Mailq }) {
+    match ask_code(common, &Asked { action: Action::List, ids: Vec::new(), which, shape: Shape::Mailq }) {
         // What scripts expect of a mail system that is down.
         EX_NOT_RUNNING => ExitCode::from(super::EX_UNAVAILABLE),
         code => ExitCode::from(code),
@@ -54,11 +55,11 @@ fn ask_code(common: Common, asked: &Asked) -> u8 {
     code
 }
 
-fn selected(act: Act, selector: Selector) -> (Common, Asked) {
+fn selected(action: Action, selector: Selector) -> (Common, Asked) {
     let Selector { ids, all: _, sender, recipient, domain, older, common } = selector;
     let older_ms = older.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     let which = Which { id: None, sender, recipient, domain, older_ms };
-    (common, Asked { act, ids, which, shape: Shape::Table })
+    (common, Asked { action, ids, which, shape: Shape::Table })
 }
 
 /// `queue fsck`: looks at every record; 0 where all is well, 1 where something is damaged, 73 where the spool cannot be

@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::file;
 use super::kind::Kind;
@@ -27,8 +28,11 @@ pub struct Sources {
     pub set: Vec<String>,
     /// `--config FILE`.
     pub file: Option<PathBuf>,
-    /// The environment.
+    /// The environment, but for `secrets`.
     pub environment: Vec<(OsString, OsString)>,
+    /// What the environment holds in secrets, by name. A reload has them from here: the environment itself is written
+    /// over, and a file is read again.
+    pub secrets: Vec<(String, SecretString)>,
     /// The file that is read where it exists and no other is named.
     pub file_default: PathBuf,
 }
@@ -37,7 +41,18 @@ impl Sources {
     /// The sources of this process: its environment and `/etc/ringpost/ringpost.toml`.
     #[must_use]
     pub fn of_process(set: Vec<String>, file: Option<PathBuf>) -> Self {
-        Self { set, file, environment: std::env::vars_os().collect(), file_default: FILE_DEFAULT.into() }
+        let mut sources = Self { set, file, file_default: FILE_DEFAULT.into(), ..Self::default() };
+        for (name, value) in std::env::vars_os() {
+            match (name.into_string(), value.into_string()) {
+                // The text moves: no other copy is made of it.
+                (Ok(name), Ok(text)) if Self::is_secret(&name) => sources.secrets.push((name, text.into())),
+                (name, value) => {
+                    let name = name.map_or_else(|name| name, Into::into);
+                    sources.environment.push((name, value.map_or_else(|value| value, Into::into)));
+                }
+            }
+        }
+        sources
     }
 
     /// Whether a variable of the environment holds a secret, by its name.
@@ -88,7 +103,7 @@ impl Raw {
     pub(super) fn gather(sources: &Sources) -> Self {
         let mut raw = Self::default();
         raw.command_line(&sources.set);
-        raw.environment(&sources.environment);
+        raw.environment(sources);
         if let Some(directory) = sources.variable("CREDENTIALS_DIRECTORY") {
             raw.credentials(Path::new(directory));
         }
@@ -132,9 +147,14 @@ impl Raw {
         self.source(found);
     }
 
-    fn environment(&mut self, environment: &[(OsString, OsString)]) {
+    fn environment(&mut self, sources: &Sources) {
         let mut found = Vec::new();
-        for (key, value) in environment {
+        for (name, secret) in &sources.secrets {
+            let Some(meaning) = meaning(name) else { continue };
+            let text = secret.expose_secret().to_owned();
+            found.push(Candidate::new(meaning, name.clone(), text, Origin::Environment(name.clone())));
+        }
+        for (key, value) in &sources.environment {
             let Some(name) = key.to_str() else { continue };
             let origin = Origin::Environment(name.to_owned());
             match (meaning(name), value.to_str()) {
@@ -248,7 +268,7 @@ impl Raw {
                         format!("{} is a secret and everybody may read it", path.display()),
                     );
                 }
-                let text = Zeroizing::new(content(variable.kind, text));
+                let text = content(variable.kind, text);
                 if variable.empty == Empty::Value || !text.trim().is_empty() {
                     self.values.insert(variable.name, Some(Written { text, is_array: false, origin }));
                 }
@@ -297,20 +317,26 @@ impl Candidate {
     }
 }
 
-/// A file's text, and whether others than owner and group may read it.
-pub(super) fn read(path: &Path) -> io::Result<(String, bool)> {
+/// A file's text, which may be a secret, and whether others than owner and group may read it.
+pub(super) fn read(path: &Path) -> io::Result<(Zeroizing<String>, bool)> {
     let file = File::open(path)?;
-    let is_open = file.metadata()?.permissions().mode() & 0o004 != 0;
-    let mut octets = Vec::new();
-    file.take(CONFIG_FILE_OCTETS_MAX + 1).read_to_end(&mut octets)?;
-    if octets.len() as u64 > CONFIG_FILE_OCTETS_MAX {
-        return Err(io::Error::other(format!("longer than {CONFIG_FILE_OCTETS_MAX} octets")));
+    let about = file.metadata()?;
+    let is_open = about.permissions().mode() & 0o004 != 0;
+    let too_long = || io::Error::other(format!("longer than {CONFIG_FILE_OCTETS_MAX} octets"));
+    if about.len() > CONFIG_FILE_OCTETS_MAX {
+        return Err(too_long());
     }
-    let text = String::from_utf8(octets).map_err(|_| io::Error::other(NOT_UTF8))?;
-    Ok((text, is_open))
+    // One allocation for what stands in the file, so that nothing of it is left behind; a pipe tells no length.
+    let octets = usize::try_from(about.len()).unwrap_or(0) + PROBE_OCTETS;
+    let mut text = Zeroizing::new(String::with_capacity(octets));
+    file.take(CONFIG_FILE_OCTETS_MAX + 1).read_to_string(&mut text).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => io::Error::other(NOT_UTF8),
+        _ => error,
+    })?;
+    if text.len() as u64 > CONFIG_FILE_OCTETS_MAX { Err(too_long()) } else { Ok((text, is_open)) }
 }
 
-fn content(kind: Kind, mut text: String) -> String {
+fn content(kind: Kind, mut text: Zeroizing<String>) -> Zeroizing<String> {
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -318,8 +344,8 @@ fn content(kind: Kind, mut text: String) -> String {
         }
     }
     if kind.is_list() || matches!(kind, Kind::SecretLines | Kind::UserLines) {
-        let without_comments = text.lines().map(|line| cut_comment(kind, line)).collect::<Vec<_>>();
-        return without_comments.join("\n");
+        let without_comments: Vec<&str> = text.lines().map(|line| cut_comment(kind, line)).collect();
+        return without_comments.join("\n").into();
     }
     text
 }
@@ -338,4 +364,6 @@ fn cut_comment(kind: Kind, line: &str) -> &str {
 }
 
 const FILE_DEFAULT: &str = "/etc/ringpost/ringpost.toml";
+/// The standard library reads so much at a time where room is short, and grows what it reads into.
+const PROBE_OCTETS: usize = 64;
 const NOT_UTF8: &str = "expected UTF-8";

@@ -166,17 +166,17 @@ impl ControlPlane {
         let admin = start.config.listen_admin.iter().map(bind_admin).collect::<Result<Vec<_>, _>>()?;
         let addresses = admin.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let companions = start.companions;
-        let plane = Plane::new(plane::Facts {
+        let facts = plane::Facts {
             config: Config { listen_admin: addresses, control_socket: start.config.control_socket },
             listeners: start.listeners,
             version: start.version,
             commit: start.commit,
             workers: start.workers,
-            settings: start.settings,
             reread: start.reread,
             log_lines_dropped: start.log_lines_dropped,
             gate: start.gate,
-        });
+        };
+        let plane = Plane::new(facts, start.settings);
         Ok(Self { plane: Arc::new(plane), admin, socket, companions })
     }
 

@@ -22,7 +22,7 @@ use crate::meter::{self, IoDriver, Label as _, Listener, ReloadOutcome};
 use crate::orders::Settings;
 use crate::units::Moment;
 
-/// What does not change while the process lives, and the settings at the start.
+/// What does not change while the process lives.
 pub(super) struct Facts {
     /// With the addresses really bound.
     pub(super) config: Config,
@@ -30,7 +30,6 @@ pub(super) struct Facts {
     pub(super) version: &'static str,
     pub(super) commit: &'static str,
     pub(super) workers: Workers,
-    pub(super) settings: Settings,
     pub(super) reread: Reread,
     pub(super) log_lines_dropped: Box<dyn Fn() -> u64 + Send + Sync>,
     pub(super) gate: Arc<Gate>,
@@ -73,13 +72,9 @@ struct Trial {
 }
 
 impl Plane {
-    pub(super) fn new(facts: Facts) -> Self {
-        let in_force = InForce {
-            settings: facts.settings.clone(),
-            trial: None,
-            trials: 0,
-            reloads: PerReloadOutcome::default(),
-        };
+    /// With the settings at the start. They hold secrets: they go with the first reload.
+    pub(super) fn new(facts: Facts, settings: Settings) -> Self {
+        let in_force = InForce { settings, trial: None, trials: 0, reloads: PerReloadOutcome::default() };
         Self {
             gatherer: Mutex::new(Gatherer::new(facts.workers.clone())),
             facts,

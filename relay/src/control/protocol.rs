@@ -12,9 +12,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::explain::Explanation;
-use super::queue::{Act, Which};
+use super::queue::Which;
 use super::status::Status;
-use crate::egress::operator::Row;
+use crate::egress::operator::{Action, Row};
 use crate::limits;
 
 /// What a verb asks.
@@ -39,7 +39,7 @@ pub enum Request {
     /// Look at messages of the queue, or change them.
     Queue {
         /// What is to be done.
-        act: Act,
+        action: Action,
         /// With which messages.
         which: Which,
     },

@@ -17,26 +17,6 @@ use crate::limits::{CONTROL_LINE_TIMEOUT, CONTROL_LINES_WAITING_MAX};
 use crate::spool::schedule::Selector;
 use crate::units::QueueId;
 
-/// What is to be done with messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Act {
-    /// Tell of each.
-    List,
-    /// Tell of each with its header section.
-    Show,
-    /// Attempt them no more.
-    Hold,
-    /// Attempt them again.
-    Release,
-    /// Drop them without a notice.
-    Delete,
-    /// Attempt them now.
-    Requeue,
-    /// Return them to their senders.
-    Bounce,
-}
-
 /// Which messages: all those that every condition given is true of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Which {
@@ -52,29 +32,15 @@ pub struct Which {
     pub older_ms: Option<u64>,
 }
 
-impl Act {
-    fn action(self) -> Action {
-        match self {
-            Self::List => Action::List,
-            Self::Show => Action::Show,
-            Self::Hold => Action::Hold,
-            Self::Release => Action::Release,
-            Self::Delete => Action::Delete,
-            Self::Requeue => Action::Requeue,
-            Self::Bounce => Action::Bounce,
-        }
-    }
-
-    /// As the log calls it; `None`: it changes nothing.
-    pub(super) fn logged(self) -> Option<&'static str> {
-        match self {
-            Self::List | Self::Show => None,
-            Self::Hold => Some("queue hold"),
-            Self::Release => Some("queue release"),
-            Self::Delete => Some("queue delete"),
-            Self::Requeue => Some("queue requeue"),
-            Self::Bounce => Some("queue bounce"),
-        }
+/// As the log calls it; `None`: it changes nothing.
+pub(super) fn logged(action: Action) -> Option<&'static str> {
+    match action {
+        Action::List | Action::Show => None,
+        Action::Hold => Some("queue hold"),
+        Action::Release => Some("queue release"),
+        Action::Delete => Some("queue delete"),
+        Action::Requeue => Some("queue requeue"),
+        Action::Bounce => Some("queue bounce"),
     }
 }
 
@@ -97,12 +63,17 @@ impl Which {
 }
 
 /// Answers on the connection: a line for each message that is told of, then the end.
-pub(super) async fn answer(stream: &mut UnixStream, plane: &Plane, act: Act, which: Which) -> io::Result<()> {
+pub(super) async fn answer(
+    stream: &mut UnixStream,
+    plane: &Plane,
+    action: Action,
+    which: Which,
+) -> io::Result<()> {
     let Some(selector) = which.selector() else {
         return protocol::write(stream, &end(Tally::default(), 0)).await;
     };
     let (lines, answer) = flume::bounded(CONTROL_LINES_WAITING_MAX);
-    let asked = plane.facts.workers.queue(&QueueOrder { selector, action: act.action(), lines });
+    let asked = plane.facts.workers.queue(&QueueOrder { selector, action, lines });
     let mut tally = Tally::default();
     let mut ended = 0;
     while ended < asked {

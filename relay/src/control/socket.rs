@@ -135,7 +135,7 @@ async fn converse(mut stream: UnixStream, plane: &Arc<Plane>) -> io::Result<()> 
         Request::Reload { confirm_ms } => plane.reload(confirm_ms.map(Duration::from_millis)).await,
         Request::Confirm => plane.confirm().await,
         Request::Flush => Answer::Flushed { messages: plane.facts.workers.flush().await },
-        Request::Queue { act, which } => return queue::answer(&mut stream, plane, act, which).await,
+        Request::Queue { action, which } => return queue::answer(&mut stream, plane, action, which).await,
         Request::Explain(question) => {
             let settings = plane.settings().await;
             let (gate, is_banned) = plane.explain_gate(question.address, question.port).await;
@@ -156,7 +156,7 @@ fn note(stream: &UnixStream, request: &Request) {
         Request::Reload { .. } => "reload",
         Request::Confirm => "confirm",
         Request::Flush => "flush",
-        Request::Queue { act, .. } => match act.logged() {
+        Request::Queue { action, .. } => match queue::logged(*action) {
             Some(verb) => verb,
             None => return,
         },

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,7 @@ use super::census::{Census, Rates};
 use super::plane::{Phase, Plane, resident_octets};
 use crate::meter::labels::Per;
 use crate::meter::{Distribution, Health, IoDriver, Label, Listener, QueueState};
+use crate::units::lasting;
 
 /// The state of the relay at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -200,7 +202,12 @@ impl Status {
             if self.workers.stuck > 0 { format!(", {} STUCK", self.workers.stuck) } else { String::new() };
         let drivers: Vec<&str> = self.workers.io_driver.keys().map(String::as_str).collect();
         let _ = writeln!(text, "ringpost {} ({}), pid {}", self.version, self.commit, self.pid);
-        let _ = writeln!(text, "state      {}, up {}", self.state, duration(self.uptime_seconds));
+        let _ = writeln!(
+            text,
+            "state      {}, up {}",
+            self.state,
+            lasting(Duration::from_secs(self.uptime_seconds))
+        );
         let _ = writeln!(text, "workers    {}{stuck} on {}", self.workers.count, drivers.join(", "));
         for listener in &self.listeners {
             let _ = writeln!(text, "listening  {} {}", listener.address, listener.listener);
@@ -276,27 +283,4 @@ fn upstreams(census: &Census) -> Vec<UpstreamStatus> {
 
 fn by_label<L: Label, const N: usize>(values: &Per<L, u64, N>) -> BTreeMap<String, u64> {
     values.iter().map(|(label, &value)| (label.text().to_owned(), value)).collect()
-}
-
-fn duration(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
-        (0, ..) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_told_in_two_units() {
-        assert_eq!(duration(59), "59 s");
-        assert_eq!(duration(61), "1 min 1 s");
-        assert_eq!(duration(3 * 3600 + 120), "3 h 2 min");
-        assert_eq!(duration(2 * 86_400 + 3600), "2 d 1 h");
-    }
 }

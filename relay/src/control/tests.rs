@@ -53,7 +53,6 @@ fn facts(workers: Vec<flume::Sender<Order>>, listeners: Vec<Bound>, reread: Rere
         version: "1.2.3",
         commit: "abc",
         workers: Workers::new(workers),
-        settings: settings(),
         reread,
         log_lines_dropped: Box::new(|| 0),
         gate: no_gate(),
@@ -76,7 +75,7 @@ pub(super) fn plane(workers: Vec<flume::Sender<Order>>) -> Arc<Plane> {
 }
 
 pub(super) fn plane_of(workers: Vec<flume::Sender<Order>>, listeners: Vec<Bound>) -> Arc<Plane> {
-    Arc::new(Plane::new(facts(workers, listeners, unchanged())))
+    Arc::new(Plane::new(facts(workers, listeners, unchanged()), settings()))
 }
 
 /// Status code and body of a GET.
@@ -105,7 +104,7 @@ fn run(workers: Vec<flume::Sender<Order>>, reread: Reread) -> Running {
             listen_admin: vec!["127.0.0.1:0".parse().unwrap()],
             control_socket: home.path().join("control.sock"),
         },
-        settings: facts.settings,
+        settings: settings(),
         workers: facts.workers,
         listeners: facts.listeners,
         version: facts.version,
@@ -249,7 +248,7 @@ async fn an_unconfirmed_reload_is_rolled_back() {
         ingress.relay_host_name = format!("new{}", reads.fetch_add(1, Ordering::Relaxed)).into();
         Ok(read)
     });
-    let plane = Arc::new(Plane::new(facts(vec![sender], listeners(), reread)));
+    let plane = Arc::new(Plane::new(facts(vec![sender], listeners(), reread), settings()));
     let answer = plane.reload(Some(Duration::from_secs(60))).await;
     assert!(matches!(answer, protocol::Answer::Reloaded { confirm_ms: Some(60_000), .. }), "{answer:?}");
     assert_eq!(given.recv_async().await.unwrap(), "new0");
@@ -284,24 +283,27 @@ fn flush_says_how_many_messages_are_attempted() {
 
 #[test]
 fn a_message_that_is_not_there_is_1_and_an_empty_queue_is_0() {
-    use client::queue::{Act, QueueVerb, Shape, Which};
+    use client::queue::{Action, QueueVerb, Shape, Which};
     let running = run(vec![obedient(Meter::default(), true)], unchanged());
-    let ask = |act, ids: &[&str], shape| {
+    let ask = |action, ids: &[&str], shape| {
         let ids = ids.iter().map(|&id| id.to_owned()).collect();
-        let verb = QueueVerb { act, ids, which: Which::default(), shape };
+        let verb = QueueVerb { action, ids, which: Which::default(), shape };
         let (mut out, mut errors) = (Vec::new(), Vec::new());
         let code = client::queue::run(&running.socket(), &verb, &mut out, &mut errors);
         (code, String::from_utf8(out).unwrap(), String::from_utf8(errors).unwrap())
     };
-    assert_eq!(ask(Act::List, &[], Shape::Json), (0, String::new(), String::new()));
-    assert_eq!(ask(Act::List, &[], Shape::Table).1, "the queue is empty\n");
+    assert_eq!(ask(Action::List, &[], Shape::Json), (0, String::new(), String::new()));
+    assert_eq!(ask(Action::List, &[], Shape::Table).1, "the queue is empty\n");
     for id in ["U1K2JFJ00000000", "nonsense"] {
-        for act in [Act::Show, Act::Hold, Act::Bounce] {
-            assert_eq!(ask(act, &[id], Shape::Whole), (1, String::new(), format!("{id}: no such message\n")));
+        for action in [Action::Show, Action::Hold, Action::Bounce] {
+            assert_eq!(
+                ask(action, &[id], Shape::Whole),
+                (1, String::new(), format!("{id}: no such message\n"))
+            );
         }
     }
     assert_eq!(
-        ask(Act::Delete, &[], Shape::Table),
+        ask(Action::Delete, &[], Shape::Table),
         (0, "0 of 0 messages deleted\n".to_owned(), String::new())
     );
     running.stop();
@@ -329,7 +331,7 @@ fn a_second_control_plane_on_the_same_socket_is_refused() {
     let facts = facts(Vec::new(), Vec::new(), unchanged());
     let second = ControlPlane::bind(Start {
         config: Config { listen_admin: Vec::new(), control_socket: running.socket() },
-        settings: facts.settings,
+        settings: settings(),
         workers: facts.workers,
         listeners: facts.listeners,
         version: facts.version,

@@ -318,7 +318,9 @@ impl<I: Io> Agreement<I> {
         let Some(Held { pool, .. }) = &self.held else { return };
         let is_spent = self.egress.is_outdated(&connection) || connection.is_spent();
         if connection.machine.is_quiet() && !is_spent {
-            pool.give_back(connection, self.now());
+            if let Some(leaving) = pool.give_back(connection, self.now()) {
+                self.egress.take_leave(*leaving);
+            }
         } else if connection.machine.is_quiet() {
             self.egress.take_leave(*connection);
             pool.permit_is_free();

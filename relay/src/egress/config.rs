@@ -49,8 +49,8 @@ pub struct Config {
 pub struct Login {
     /// `OUTGOING_SMTP_LOGIN`.
     pub name: Arc<str>,
-    /// `OUTGOING_SMTP_PASSWORD`; with tokens, the one that is good now.
-    pub password: SecretString,
+    /// `OUTGOING_SMTP_PASSWORD`; with tokens, the one that is good now. One copy for all clones.
+    pub password: Arc<SecretString>,
     /// Where access tokens lie that take the password's place; none: there are none.
     pub token: Option<Arc<Shelf>>,
     /// Whether it may be sent without TLS: `OUTGOING_SMTP_AUTH=plaintext`.
@@ -62,7 +62,7 @@ impl Login {
     #[must_use]
     pub fn now(&self) -> Option<Self> {
         match &self.token {
-            Some(shelf) => Some(Self { password: shelf.token()?, ..self.clone() }),
+            Some(shelf) => Some(Self { password: Arc::new(shelf.token()?), ..self.clone() }),
             None => Some(self.clone()),
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::config::{Login, Mechanism, Plaintext};
 use super::connection::{Broken, Connection};
-use super::pool::Place;
+use super::permit::Permit;
 use super::protection::Protection;
 use super::sasl::{Exchange, SecretText};
 use crate::io::{Io, Stream};
@@ -111,16 +111,16 @@ pub async fn connect<I: Io>(
     io: &I,
     manner: &Manner<'_>,
     (host, address): (Arc<str>, SocketAddr),
-    place: Place,
-) -> Result<Connection<I::Stream>, (Unusable, Place)> {
+    permit: Permit,
+) -> Result<Connection<I::Stream>, (Unusable, Permit)> {
     let target = (host, address);
-    match attempt(io, manner, &manner.wanted, target.clone(), place).await {
-        Err((why, place))
+    match attempt(io, manner, &manner.wanted, target.clone(), permit).await {
+        Err((why, permit))
             if why.is_of_tls() && manner.allows_plaintext() && address.port() != SUBMISSIONS_PORT =>
         {
             // As Postfix does at `may`: the wish for TLS must not keep mail from going.
             tracing::warn!(event = "tls_failed", host = %target.0, %address, reason = %why, fallback = "plaintext");
-            attempt(io, manner, &Wanted::Never, target, place).await
+            attempt(io, manner, &Wanted::Never, target, permit).await
         }
         result => result,
     }
@@ -131,20 +131,20 @@ async fn attempt<I: Io>(
     manner: &Manner<'_>,
     wanted: &Wanted,
     (host, address): (Arc<str>, SocketAddr),
-    place: Place,
-) -> Result<Connection<I::Stream>, (Unusable, Place)> {
+    permit: Permit,
+) -> Result<Connection<I::Stream>, (Unusable, Permit)> {
     if let Wanted::Impossible(why) = wanted {
-        return Err((Unusable::Impossible(why.clone()), place));
+        return Err((Unusable::Impossible(why.clone()), permit));
     }
     let by = io.now().after(UPSTREAM_CONNECT_TIMEOUT);
     let stream = match io.connect(address, by).await {
         Ok(stream) => stream,
-        Err(error) => return Err((Unusable::Connect(error), place)),
+        Err(error) => return Err((Unusable::Connect(error), permit)),
     };
-    let mut connection = Connection::new(stream, address, host, place);
+    let mut connection = Connection::new(stream, address, host, permit);
     match prepare(io, manner, wanted, &mut connection).await {
         Ok(()) => Ok(connection),
-        Err(unusable) => Err((unusable, connection.into_place())),
+        Err(unusable) => Err((unusable, connection.into_permit())),
     }
 }
 
@@ -257,6 +257,19 @@ async fn log_in<S: Stream>(
     };
     let mechanism = Mechanism::choose(manner.mechanism, login, connection.machine.capabilities())
         .map_err(|_| Unusable::NoLogin("the upstream offers no mechanism for the login"))?;
+    connection.reserve_for_secrets();
+    let outcome = prove(mechanism, login, connection, by).await;
+    connection.wipe_secrets();
+    outcome
+}
+
+/// The exchange itself.
+async fn prove<S: Stream>(
+    mechanism: Mechanism,
+    login: &Login,
+    connection: &mut Connection<S>,
+    by: Moment,
+) -> Result<(), Unusable> {
     let untrue = |_| Unusable::NoLogin("the upstream does not keep to the mechanism of the login");
     let mut exchange = Exchange::begin(mechanism, login, &connection.host, connection.address.port())
         .map_err(|_| Unusable::NoLogin("no randomness for the login"))?;

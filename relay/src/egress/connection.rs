@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
+use secrecy::zeroize::Zeroize as _;
 
-use super::pool::Place;
+use super::permit::Permit;
 use crate::io::buffer::{Buffer, Size};
 use crate::io::{Flight, Stream, Waiting};
+use crate::limits::AUTH_LINE_OCTETS_MAX;
 use crate::smtp::client::{Client, ClientEvent, Expect, Unspeakable, UpstreamReply, Violation};
 use crate::tls::rule::Rule;
 use crate::tls::{Agreed, Fault, Link, Records};
@@ -47,7 +49,7 @@ pub struct Connection<S> {
     pub tls: Arc<str>,
     /// The settings that it was made under; under others it serves no more.
     pub generation: u32,
-    place: Place,
+    permit: Permit,
 }
 
 /// Why a connection is of no use any more.
@@ -77,7 +79,7 @@ impl From<io::Error> for Broken {
 
 impl<S: Stream> Connection<S> {
     /// A fresh connection, its greeting still to come.
-    pub fn new(stream: S, address: SocketAddr, host: Arc<str>, place: Place) -> Self {
+    pub fn new(stream: S, address: SocketAddr, host: Arc<str>, permit: Permit) -> Self {
         Self {
             stream: Link::plain(stream),
             machine: Client::new(),
@@ -94,7 +96,7 @@ impl<S: Stream> Connection<S> {
             needs_reset: false,
             tls: "none".into(),
             generation: 0,
-            place,
+            permit,
         }
     }
 
@@ -131,6 +133,17 @@ impl<S: Stream> Connection<S> {
         if !self.commands.is_empty() {
             self.body.prepend(Bytes::from(mem::take(&mut self.commands)));
         }
+    }
+
+    /// Room for commands with secrets: one that grows would leave a copy behind.
+    pub fn reserve_for_secrets(&mut self) {
+        self.commands = Vec::with_capacity(AUTH_LINE_OCTETS_MAX);
+    }
+
+    /// Wipes what is left of commands with secrets, and gives their room back.
+    pub fn wipe_secrets(&mut self) {
+        self.commands.zeroize();
+        self.commands = Vec::new();
     }
 
     /// Sends what was noted: body slices first, since commands noted before them went in front of them already.
@@ -240,8 +253,13 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Closes the connection and keeps the right to another.
-    pub fn into_place(self) -> Place {
-        self.place
+    pub fn into_permit(self) -> Permit {
+        self.permit
+    }
+
+    /// Gives the right to the connection back: it is about to take its leave.
+    pub fn release(&self) {
+        self.permit.release();
     }
 
     /// Makes sure that the upstream takes nothing of a message that was begun: the connection is reset.

@@ -34,8 +34,8 @@ use std::time::Duration;
 use self::connect::{Manner, Unusable};
 use self::connection::{Broken, Connection};
 use self::outcome::Stage;
-use self::permit::PermitBook;
-use self::pool::{Claim, Place, Pool};
+use self::permit::{Permit, PermitBook};
+use self::pool::{Claim, Pool};
 use self::protection::Protection;
 use self::route::{Destination, Routes};
 pub use config::{Config, EightBit, NextHop, Patience, UpstreamAddress, UpstreamHost};
@@ -287,9 +287,9 @@ impl<I: Io> Egress<I> {
         let pool = Rc::clone(&destination.pool);
         match pool.claim(|| self.io.now()).await {
             Claim::Reused(connection) => Ok(Some(Claimed { pool, connection, is_reused: true })),
-            Claim::Place(place) => {
+            Claim::Permit(permit) => {
                 // Seldom and large: not to be a part of every session.
-                let connection = Box::pin(self.connect(destination, place)).await?;
+                let connection = Box::pin(self.connect(destination, permit)).await?;
                 Ok(connection.map(|connection| Claimed { pool, connection, is_reused: false }))
             }
             Claim::Down => Ok(None),
@@ -300,14 +300,14 @@ impl<I: Io> Egress<I> {
     async fn connect(
         &self,
         destination: &Destination<I::Stream>,
-        mut place: Place,
+        mut permit: Permit,
     ) -> Result<Option<Box<Connection<I::Stream>>>, Reply> {
         let pool = &destination.pool;
         let addresses = match route::addresses(&destination.address, &self.resolver).await {
             Ok(addresses) => addresses,
             Err(unresolved) => {
                 tracing::warn!(event = "upstream_unresolved", upstream = %pool.name, reason = %unresolved.reason);
-                drop(place);
+                drop(permit);
                 pool.failed(self.io.now());
                 return unresolved.refusal.map_or(Ok(None), Err);
             }
@@ -329,7 +329,7 @@ impl<I: Io> Egress<I> {
                 mechanism: config.mechanism,
                 handshakes: &self.handshakes,
             };
-            match connect::connect(&self.io, &manner, address.clone(), place).await {
+            match connect::connect(&self.io, &manner, address.clone(), permit).await {
                 Ok(connection) => {
                     let mut connection = Box::new(connection);
                     connection.generation = generation;
@@ -345,21 +345,21 @@ impl<I: Io> Egress<I> {
                 }
                 Err((unusable, back)) => {
                     self.log_unusable(pool, &address, &unusable);
-                    place = back;
+                    permit = back;
                     is_lacking |= destination.protection.is_lacking(&unusable);
                     // The account is the same at every address: one refusal is enough.
                     if matches!(&unusable, Unusable::LoginRefused(reply) if reply.is_permanent()) {
                         if let Some(shelf) = config.login.as_ref().and_then(|login| login.token.as_ref()) {
                             shelf.refuse();
                         }
-                        drop(place);
+                        drop(permit);
                         pool.login_refused(self.io.now());
                         return Ok(None);
                     }
                 }
             }
         }
-        drop(place);
+        drop(permit);
         if is_lacking {
             // It is there, but not for such a message (RFC 8689 §4.2.1).
             pool.succeeded(self.io.now());

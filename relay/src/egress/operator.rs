@@ -16,6 +16,8 @@ use std::cell::RefCell;
 
 pub use row::{Row, RowAttempt, RowRecipient};
 
+use serde::{Deserialize, Serialize};
+
 use crate::io::files::Files;
 use crate::spool::entry::{Attempt, Standing, State};
 use crate::spool::schedule::{Doing, Now, Schedule, Selector};
@@ -35,7 +37,8 @@ pub struct QueueOrder {
 }
 
 /// What is to be done with messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Tell of each.
     List,

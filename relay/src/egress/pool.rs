@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::connection::Connection;
 use super::health::Health;
 use super::pace::Pace;
-use super::permit::{Permit, Permits};
+use super::permit::{Permit, Permits, Share};
 use super::waiting::{Grant, Queue};
 use crate::io::Stream;
 use crate::limits::UPSTREAM_WAIT_MAX;
@@ -22,31 +22,17 @@ use crate::units::Moment;
 pub struct Pool<S> {
     /// The upstream's name: `host:port` as configured, or the domain for MX delivery.
     pub name: Arc<str>,
-    permits: Arc<Permits>,
+    share: Rc<Share>,
     idle: RefCell<Vec<Box<Connection<S>>>>,
     queue: Queue<Box<Connection<S>>>,
     health: RefCell<Health>,
     leases: RefCell<Vec<Rc<Lease<S>>>>,
-    open: Rc<Cell<u64>>,
     /// When `health` last heard of a try.
     tried_at: Cell<Option<Moment>>,
     /// How long its transactions took lately.
     pub pace: Pace,
     /// Whether the connection made last may carry a whole message in one flight.
     pub takes_at_once: Cell<bool>,
-}
-
-/// The right to one connection, and its place in the count of this worker.
-#[derive(Debug)]
-pub struct Place {
-    _permit: Permit,
-    open: Rc<Cell<u64>>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.set(self.open.get() - 1);
-    }
 }
 
 /// A connection that a transaction holds but does not use at the moment, because its client is silent.
@@ -71,7 +57,7 @@ pub enum Claim<S> {
     /// A connection that has served before.
     Reused(Box<Connection<S>>),
     /// The right to make one.
-    Place(Place),
+    Permit(Permit),
     /// The upstream is down, or somebody probes it.
     Down,
     /// No connection became free in time.
@@ -84,12 +70,11 @@ impl<S: Stream> Pool<S> {
     pub fn new(name: Arc<str>, permits: Arc<Permits>) -> Self {
         Self {
             name,
-            permits,
+            share: Share::of(permits),
             idle: RefCell::default(),
             queue: Queue::default(),
             health: RefCell::default(),
             leases: RefCell::default(),
-            open: Rc::default(),
             tried_at: Cell::new(None),
             pace: Pace::default(),
             takes_at_once: Cell::new(false),
@@ -98,32 +83,38 @@ impl<S: Stream> Pool<S> {
 
     /// Gets a connection, or the right to make one.
     pub async fn claim(&self, now: impl Fn() -> Moment) -> Claim<S> {
+        let claim = self.claim_in_turn(now).await;
+        self.share.line_up(!self.queue.is_empty());
+        if !self.queue.is_empty() {
+            // There may be more where that came from.
+            self.permit_is_free();
+        }
+        claim
+    }
+
+    async fn claim_in_turn(&self, now: impl Fn() -> Moment) -> Claim<S> {
         let by = now().after(UPSTREAM_WAIT_MAX);
         loop {
             if let Some(connection) = self.take_idle() {
                 return Claim::Reused(connection);
             }
-            if let Some(permit) = self.permits.take() {
+            if let Some(permit) = self.share.take(now()) {
                 let may = self.health.borrow_mut().may_try(now());
-                return if may { Claim::Place(self.place(permit)) } else { Claim::Down };
+                return if may { Claim::Permit(permit) } else { Claim::Down };
             }
             if !self.is_up() {
                 return Claim::Down;
             }
-            self.permits.want(1);
+            self.share.line_up(true);
+            self.share.want(1);
             let grant = self.queue.wait(by).await;
-            self.permits.want(-1);
+            self.share.want(-1);
             match grant {
                 Grant::Connection(connection) => return Claim::Reused(connection),
                 Grant::TryAgain => {}
                 Grant::TimedOut => return Claim::Busy,
             }
         }
-    }
-
-    fn place(&self, permit: Permit) -> Place {
-        self.open.set(self.open.get() + 1);
-        Place { _permit: permit, open: Rc::clone(&self.open) }
     }
 
     /// The connection used last, so that those too many fall idle; ones that have spoken or closed are dropped.
@@ -136,15 +127,26 @@ impl<S: Stream> Pool<S> {
         }
     }
 
-    /// Takes back a connection that may serve again.
-    pub fn give_back(&self, mut connection: Box<Connection<S>>, now: Moment) {
+    /// Takes back a connection that may serve again; or gives it back to take leave of, where the right to it is worth
+    /// more to another worker.
+    #[must_use]
+    pub fn give_back(&self, mut connection: Box<Connection<S>>, now: Moment) -> Option<Box<Connection<S>>> {
         connection.idle_since = now;
-        match self.queue.grant(Grant::Connection(connection)) {
-            // Another worker's transaction waits: the permit is worth more to it.
-            Some(Grant::Connection(connection)) if self.permits.is_wanted() => drop(connection),
-            Some(Grant::Connection(connection)) => self.idle.borrow_mut().push(connection),
-            _ => {}
-        }
+        let back = if self.share.owes_one(now) {
+            Some(connection)
+        } else {
+            match self.queue.grant(Grant::Connection(connection)) {
+                Some(Grant::Connection(connection)) if self.share.is_wanted() => Some(connection),
+                Some(Grant::Connection(connection)) => {
+                    self.idle.borrow_mut().push(connection);
+                    None
+                }
+                _ => None,
+            }
+        }?;
+        back.release();
+        self.share.line_up(!self.queue.is_empty());
+        Some(back)
     }
 
     /// Drops a connection that may not serve again, and lets a waiting transaction make its own.
@@ -161,7 +163,9 @@ impl<S: Stream> Pool<S> {
 
     /// A permit came free, or may have.
     pub fn permit_is_free(&self) {
-        let _nobody_waits = self.queue.grant(Grant::TryAgain);
+        if self.share.has_room() {
+            let _nobody_waits = self.queue.grant(Grant::TryAgain);
+        }
     }
 
     /// A connection was made and greeted.
@@ -221,7 +225,7 @@ impl<S: Stream> Pool<S> {
     /// Connections that serve a transaction or are being made.
     #[must_use]
     pub fn busy(&self) -> u64 {
-        self.open.get() - self.idle()
+        u64::from(self.share.open()) - self.idle()
     }
 
     /// Whether nothing would be lost with this pool.
@@ -251,7 +255,7 @@ impl<S: Stream> Pool<S> {
         if !self.queue.is_empty() {
             self.permit_is_free();
         }
-        let wanted_elsewhere = self.queue.is_empty() && self.permits.is_wanted();
+        let wanted_elsewhere = self.queue.is_empty() && self.share.is_wanted();
         let mut idle = self.idle.borrow_mut();
         idle.retain(|connection| !connection.has_spoken());
         let surplus = usize::from(wanted_elsewhere).min(idle.len());
@@ -260,7 +264,7 @@ impl<S: Stream> Pool<S> {
         leaving
     }
 
-    /// Gives back those that may carry no other transaction.
+    /// Gives back those to take leave of.
     fn take_from_silent_clients(&self, now: Moment, hold_max: Duration) -> Vec<Box<Connection<S>>> {
         let mut spent = Vec::new();
         // A lease that only this list holds belongs to a transaction that is over.
@@ -274,7 +278,7 @@ impl<S: Stream> Pool<S> {
                 spent.push(connection);
             } else {
                 connection.needs_reset = true;
-                self.give_back(connection, now);
+                spent.extend(self.give_back(connection, now));
             }
         }
         spent

@@ -105,16 +105,17 @@ impl Exchange {
     /// The initial response, where the mechanism has one (RFC 4954 §4).
     #[must_use]
     pub fn initial(&self, mechanism: Mechanism) -> Option<SecretText> {
-        let (name, secret) =
-            (&self.login.name, Zeroizing::new(self.login.password.expose_secret().to_owned()));
+        let (name, secret) = (&*self.login.name, self.login.password.expose_secret());
+        // Joined at once: a text that grows leaves parts of the secret behind.
         let text = match (mechanism, &self.state) {
             // RFC 4616 §2.
-            (Mechanism::Plain, _) => format!("\0{name}\0{}", *secret),
-            (Mechanism::Xoauth2, _) => format!("user={name}\x01auth=Bearer {}\x01\x01", *secret),
+            (Mechanism::Plain, _) => ["\0", name, "\0", secret].concat(),
+            (Mechanism::Xoauth2, _) => ["user=", name, "\x01auth=Bearer ", secret, "\x01\x01"].concat(),
             // RFC 7628 §3.1.
             (Mechanism::Oauthbearer, _) => {
                 let (host, port, name) = (&self.host, self.port, escaped(name));
-                format!("n,a={name},\x01host={host}\x01port={port}\x01auth=Bearer {}\x01\x01", *secret)
+                let start = format!("n,a={name},\x01host={host}\x01port={port}\x01auth=Bearer ");
+                [&*start, secret, "\x01\x01"].concat()
             }
             (_, State::ScramFirst { nonce }) => format!("n,,{}", client_first_bare(name, nonce)),
             _ => return None,
@@ -128,7 +129,8 @@ impl Exchange {
     /// The challenge is none of this mechanism: the exchange is to be given up with `*`.
     pub fn respond(&mut self, challenge: &str) -> Result<SecretText, Untrue> {
         let challenge = decode_base64(challenge.trim().as_bytes());
-        let password = Zeroizing::new(self.login.password.expose_secret().to_owned());
+        let password = Arc::clone(&self.login.password);
+        let password = password.expose_secret();
         match std::mem::replace(&mut self.state, State::Said) {
             State::LoginName => {
                 self.state = State::LoginPassword;
@@ -143,7 +145,7 @@ impl Exchange {
             State::ScramFirst { nonce } => {
                 let first = challenge.ok_or(Untrue)?;
                 let first = std::str::from_utf8(&first).map_err(|_| Untrue)?;
-                let (text, server_signature) = scram_final(&self.login.name, &password, &nonce, first)?;
+                let (text, server_signature) = scram_final(&self.login.name, password, &nonce, first)?;
                 self.state = State::ScramFinal { server_signature };
                 Ok(encode_base64(text.as_bytes()))
             }
@@ -261,7 +263,7 @@ mod tests {
     fn login(name: &str, password: &str) -> Login {
         Login {
             name: name.into(),
-            password: SecretString::from(password),
+            password: Arc::new(SecretString::from(password)),
             token: None,
             plaintext: Plaintext::Refused,
         }

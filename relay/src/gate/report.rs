@@ -8,6 +8,7 @@ use ringpost_ebpf::abi::{Class, Reason, Verdict};
 use super::bans::Ban;
 use super::drops::{Drop, DroppedSource};
 use super::status::{Explained, NetworkCounter};
+use crate::units::lasting;
 
 /// `gate drops`: a line for each source and port, the latest first. `name` names an interface.
 #[must_use]
@@ -90,18 +91,6 @@ pub fn explained(explained: Explained, port: u16) -> String {
 #[must_use]
 pub fn remaining(remaining: Duration) -> String {
     if remaining > ENDLESS { "until it is lifted".to_owned() } else { format!("for {}", lasting(remaining)) }
-}
-
-/// The two largest units of a duration.
-fn lasting(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
-        (0, ..) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
-    }
 }
 
 fn because(reason: Reason) -> &'static str {

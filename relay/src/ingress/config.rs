@@ -79,8 +79,8 @@ impl Config {
 pub struct Login {
     /// The user name, `LOGIN@DOM` for the one of `INCOMING_SMTP_AUTHLOGIN`.
     pub name: Arc<str>,
-    /// The password, or its bcrypt or argon2 hash.
-    pub password: SecretString,
+    /// The password, or its bcrypt or argon2 hash; one copy for all clones.
+    pub password: Arc<SecretString>,
     /// `INCOMING_SMTP_SENDERS`: the sender addresses that this user may use; none: all.
     pub senders: Option<AddressList>,
 }

@@ -241,7 +241,7 @@ mod tests {
     fn book(logins: &[(&str, &str)]) -> Arc<Book> {
         let login = |(name, kept): &(&str, &str)| Login {
             name: (*name).into(),
-            password: SecretString::from(*kept),
+            password: Arc::new(SecretString::from(*kept)),
             senders: None,
         };
         Book::new(&logins.iter().map(login).collect::<Vec<_>>()).unwrap()

@@ -189,6 +189,7 @@ impl<I: Io, S: Sink> Session<I, S> {
 
     async fn receive(&mut self) -> Flow {
         let buffer = Buffer::take(self.next_buffer);
+        let buffer = if self.machine.awaits_login() { buffer.wiped() } else { buffer };
         self.stream.set_interruptible(self.machine.is_idle());
         let by = self.deadline();
         let (result, buffer) = self.stream.receive(buffer, by).await;
@@ -431,18 +432,21 @@ impl<I: Io, S: Sink> Session<I, S> {
         self.next_buffer = Size::Command;
     }
 
-    /// The last reply, and a close that lets the client read it: unread octets would turn it into a reset.
+    /// The last reply, with the end in the same segment, and a close that lets the client read it: unread octets would
+    /// turn it into a reset, as would what the client sends meanwhile. After its QUIT a client has nothing to send but,
+    /// inside TLS, its own farewell.
     async fn farewell(&mut self, outcome: SessionOutcome) {
         if self.stream.is_unfinished() {
             return;
         }
-        self.stream.send_last();
-        if self.send_replies().await.is_break()
-            || matches!(outcome, SessionOutcome::Quit | SessionOutcome::Lost)
-        {
+        self.stream.hold_for_close();
+        if self.send_replies().await.is_break() || outcome == SessionOutcome::Lost {
             return;
         }
         self.stream.finish_sending();
+        if outcome == SessionOutcome::Quit && self.stream.agreed().is_none() {
+            return;
+        }
         let by = self.ingress.io.now().after(FAREWELL_TIMEOUT);
         let mut read = 0;
         while read < FAREWELL_OCTETS_MAX {

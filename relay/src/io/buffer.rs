@@ -15,6 +15,7 @@ use std::cell::RefCell;
 use std::ptr::NonNull;
 
 use bytes::Bytes;
+use secrecy::zeroize::Zeroize as _;
 
 use crate::limits::{
     BODY_BUFFER_OCTETS_MAX, BODY_BUFFER_OCTETS_MIN, COMMAND_BUFFER_OCTETS, RECORD_BUFFER_OCTETS,
@@ -71,6 +72,7 @@ pub struct Buffer {
     size: Size,
     filled: usize,
     touched: usize,
+    is_wiped: bool,
 }
 
 // SAFETY: a Buffer owns its memory alone; nothing in it is bound to a thread (the free list it returns to is that of
@@ -85,7 +87,22 @@ impl Buffer {
     pub fn take(size: Size) -> Self {
         let kept = FREE.with_borrow_mut(|free| free[size as usize].pop());
         let (memory, touched) = kept.map_or_else(|| (allocate(size), 0), Kept::into_memory);
-        Self { memory, size, filled: 0, touched }
+        Self { memory, size, filled: 0, touched, is_wiped: false }
+    }
+
+    /// The same, wiped before anybody else gets its memory: a secret may come.
+    #[must_use]
+    pub fn wiped(mut self) -> Self {
+        self.is_wiped = true;
+        self
+    }
+
+    /// An empty one for more of the same, of this size at least, and wiped if this one is.
+    #[must_use]
+    pub fn another(&self, size: Size) -> Self {
+        let mut other = Self::take(size);
+        other.is_wiped = self.is_wiped;
+        other
     }
 
     /// Its size.
@@ -176,6 +193,9 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if self.is_wiped {
+            self.filled_mut().zeroize();
+        }
         let kept = Kept(self.memory, self.size, self.touched);
         // During thread exit the list is gone: then the memory is given back at once by Kept's own drop.
         let _ = FREE.try_with(|free| {
@@ -301,6 +321,24 @@ mod tests {
             Ok::<_, ()>(0)
         });
         assert!(again.filled().is_empty());
+    }
+
+    #[test]
+    fn a_buffer_for_secrets_leaves_none() {
+        let mut buffer = Buffer::take(Size::Command).wiped();
+        buffer.append(b"c2VjcmV0");
+        let mut other = buffer.another(Size::BodyFirst);
+        other.append(b"secret");
+        let places = [buffer.memory, other.memory];
+        drop((buffer.freeze(), other));
+        for (size, place) in [Size::Command, Size::BodyFirst].into_iter().zip(places) {
+            let mut again = Buffer::take(size);
+            assert_eq!(again.memory, place);
+            let _ = again.write_with(|spare| {
+                assert_eq!(spare[..8], [0; 8]);
+                Ok::<_, ()>(0)
+            });
+        }
     }
 
     #[test]

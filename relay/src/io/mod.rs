@@ -96,7 +96,7 @@ pub trait Stream: 'static {
     /// Marks whether a pause in receiving may be cut short when the worker drains (nobody's transaction is open).
     fn set_interruptible(&self, interruptible: bool);
 
-    /// What is sent next is the last: it goes out together with the end, when the stream is dropped.
+    /// What is sent next is the last: it goes out together with the end, by [`Self::finish_sending`].
     fn hold_for_close(&self);
 
     /// Ends our side: the peer reads what was sent, and then the end.

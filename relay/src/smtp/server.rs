@@ -274,6 +274,12 @@ impl Server {
         self.is_authenticated
     }
 
+    /// Whether a login may come: octets of the client may be a secret.
+    #[must_use]
+    pub fn awaits_login(&self) -> bool {
+        !self.profile.auth.is_empty() && !self.is_authenticated
+    }
+
     /// Whether a transaction is open.
     #[must_use]
     pub fn is_in_transaction(&self) -> bool {

@@ -340,12 +340,12 @@ fn standing(octet: u8) -> Option<Standing> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    pub(in crate::spool) fn entry(sender: &str, recipients: &[&str], arrival_ms: u64) -> Entry {
+    pub(crate) fn entry(sender: &str, recipients: &[&str], arrival_ms: u64) -> Entry {
         Entry {
             origin: Origin::Client,
             sender: sender.to_owned(),

@@ -1,6 +1,6 @@
 //! What recovery is asked for and what it hands over: the messages of each worker, and a report of what was seen.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,7 +84,7 @@ impl Berths {
 #[derive(Debug)]
 pub(super) struct Adopted {
     pub(super) catalogue: Arc<Catalogue>,
-    pub(super) segments: HashMap<UseId, Arc<Segment>>,
+    pub(super) segments: BTreeMap<UseId, Arc<Segment>>,
 }
 
 impl Drop for Adopted {

@@ -1,4 +1,4 @@
-//! What TLS is configured by on both sides: checked values, ready to use. No behaviour.
+//! What TLS is configured by on both sides: checked values, ready to use.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +31,14 @@ pub struct Certificate {
     pub chain: Pem,
     /// `SSL_CERT_KEY`.
     pub key: Pem,
+}
+
+impl Certificate {
+    /// Whether a part of it is read from a file.
+    #[must_use]
+    pub fn names_files(&self) -> bool {
+        [&self.chain, &self.key].iter().any(|pem| matches!(pem, Pem::Path(_)))
+    }
 }
 
 /// PEM given as text or as a path. A path is read anew by each reload.

@@ -163,9 +163,11 @@ async fn receive<S: Stream>(
             (Ok(()), Ok(())) => {}
         }
         // The caller's buffer serves for the ciphertext where it is empty; plaintext then gets another one.
-        let size = into.size();
-        let lent = into.filled().is_empty().then(|| std::mem::replace(&mut into, Buffer::take(size)));
-        if let Err(fault) = receive_more(records, socket, lent, by).await {
+        let mut lent = into.another(into.size());
+        if into.filled().is_empty() {
+            std::mem::swap(&mut lent, &mut into);
+        }
+        if let Err(fault) = receive_more(records, socket, Some(lent), by).await {
             return (Err(fault.into()), into);
         }
     }

@@ -230,7 +230,7 @@ impl Records {
         };
         let rest = &unread.filled()[std::mem::take(&mut self.start)..];
         // Room for the whole of the record that has begun, and not less than the octets came in before.
-        let mut buffer = Buffer::take(Size::holding(record_octets(rest).max(unread.size().octets())));
+        let mut buffer = unread.another(Size::holding(record_octets(rest).max(unread.size().octets())));
         buffer.append(rest);
         buffer
     }
@@ -273,7 +273,8 @@ impl Records {
         Ok(())
     }
 
-    /// Seals octets into records, appended to `out`; with `close`, a close_notify behind them.
+    /// Seals slices into records, appended to `out`; with `close`, a close_notify behind them. `octets` are those of all
+    /// slices together.
     ///
     /// # Errors
     /// As [`Self::turn`]; also after [`Self::take_owed`] was not heeded.
@@ -285,27 +286,29 @@ impl Records {
         out: &mut Flight,
     ) -> Result<(), Fault> {
         let mut sealed = Sealed::new(octets, out);
-        let mut staged = Buffer::take(Size::BodyFirst);
-        let full = staged.spare();
+        let mut left = octets;
+        let mut staged: Option<Buffer> = None;
         for mut slice in slices {
             while !slice.is_empty() {
-                // A slice that fills a record goes as it is; smaller ones are gathered, at the price of a copy.
-                let piece;
-                if staged.filled().is_empty() && slice.len() >= full {
-                    (piece, slice) = slice.split_at(full);
+                // A slice that fills a record, or is all there is, goes as it is; others are gathered, at the price of
+                // a copy.
+                if staged.is_none() && slice.len() >= left.min(RECORD_PLAINTEXT_OCTETS_MAX) {
+                    let (piece, rest) = slice.split_at(slice.len().min(RECORD_PLAINTEXT_OCTETS_MAX));
                     self.seal_one(Seal::Data(piece), &mut sealed)?;
+                    (left, slice) = (left.saturating_sub(piece.len()), rest);
                     continue;
                 }
-                let fitted = staged.append(slice);
-                slice = &slice[fitted..];
-                if staged.spare() == 0 {
-                    self.seal_one(Seal::Data(staged.filled()), &mut sealed)?;
-                    staged = Buffer::take(Size::BodyFirst);
+                let gathered = staged.get_or_insert_with(|| Buffer::take(Size::BodyFirst));
+                let fitted = gathered.append(slice);
+                (left, slice) = (left.saturating_sub(fitted), &slice[fitted..]);
+                if gathered.spare() == 0 {
+                    self.seal_one(Seal::Data(gathered.filled()), &mut sealed)?;
+                    staged = None;
                 }
             }
         }
-        if !staged.filled().is_empty() {
-            self.seal_one(Seal::Data(staged.filled()), &mut sealed)?;
+        if let Some(gathered) = staged {
+            self.seal_one(Seal::Data(gathered.filled()), &mut sealed)?;
         }
         if close {
             self.seal_one(Seal::Close, &mut sealed)?;

@@ -39,6 +39,7 @@ use crate::meter::Listener;
 pub struct Acceptor {
     configs: [Arc<ServerConfig>; LISTENERS],
     shown: Arc<Shown>,
+    /// Where it comes from, if that may change.
     source: Option<Certificate>,
     /// The files as they were when they were last read.
     stamp: Mutex<Stamp>,
@@ -108,7 +109,8 @@ impl Acceptor {
         };
         let [smtp, submission, submissions] = &tickets.0;
         let configs = [config_with(smtp)?, config_with(submission)?, config_with(submissions)?];
-        let source = config.certificate.clone();
+        // Text stays as it is, and holds a secret: it is not kept.
+        let source = config.certificate.clone().filter(Certificate::names_files);
         Ok(Arc::new(Self { configs, shown, source, stamp: Mutex::new(stamp) }))
     }
 

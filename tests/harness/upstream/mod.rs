@@ -9,8 +9,8 @@ pub use record::{Connection, End, Framing, Mail, Recipient, Record};
 pub use script::{Act, Acts, Script, Stage};
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -178,6 +178,16 @@ impl Drop for Upstream {
 pub fn refusing() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("a bound address")
+}
+
+/// A listener at port 465 of a loopback address that nobody else has; none where such ports cannot be bound.
+pub fn at_port_465() -> Option<TcpListener> {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    (0..64).find_map(|_| {
+        let next = NEXT.fetch_add(0x0001_0203, Ordering::Relaxed);
+        let [_, a, b, c] = std::process::id().wrapping_mul(2_654_435_761).wrapping_add(next).to_be_bytes();
+        TcpListener::bind((Ipv4Addr::new(127, a, b, c | 1), 465)).ok()
+    })
 }
 
 #[cfg(test)]

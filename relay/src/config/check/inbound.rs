@@ -137,7 +137,7 @@ impl Checker<'_> {
     fn logins(&mut self) -> Option<Vec<Login>> {
         let login = self.maybe(&INCOMING_SMTP_AUTHLOGIN, plain_text);
         let domain = self.maybe(&INCOMING_SMTP_AUTHDOM, host_name);
-        let password = self.maybe(&INCOMING_SMTP_AUTHPASSWORD, |text| Ok(SecretString::from(text)));
+        let password = self.maybe(&INCOMING_SMTP_AUTHPASSWORD, |text| Ok(Arc::new(SecretString::from(text))));
         let users = self.lines(&INCOMING_SMTP_USERS, user);
         let senders = self.lines(&INCOMING_SMTP_SENDERS, senders_of_user);
         let trio = [&INCOMING_SMTP_AUTHLOGIN, &INCOMING_SMTP_AUTHDOM, &INCOMING_SMTP_AUTHPASSWORD];
@@ -246,7 +246,11 @@ fn user(line: &str) -> Result<Login, Wrong> {
         return Err(Wrong::default());
     }
     check_kept(password).map_err(|_| Wrong::because("with a whole bcrypt or argon2 hash, or plain"))?;
-    Ok(Login { name: plain_text(name.trim())?, password: SecretString::from(password), senders: None })
+    Ok(Login {
+        name: plain_text(name.trim())?,
+        password: Arc::new(SecretString::from(password)),
+        senders: None,
+    })
 }
 
 /// The sender addresses of one user.

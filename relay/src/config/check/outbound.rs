@@ -128,7 +128,7 @@ impl Checker<'_> {
     fn login(&mut self) -> Option<Option<Login>> {
         let plaintext = self.one(&OUTGOING_SMTP_AUTH, |text| word(text, AUTHS));
         let name = self.maybe(&OUTGOING_SMTP_LOGIN, plain_text);
-        let password = self.maybe(&OUTGOING_SMTP_PASSWORD, |text| Ok(SecretString::from(text)));
+        let password = self.maybe(&OUTGOING_SMTP_PASSWORD, |text| Ok(Arc::new(SecretString::from(text))));
         let token = self.token_source();
         let is_mx = self.effective.text(&EXT_RELAY_HOST).is_some_and(|text| text.trim() == MX);
         let Some(plaintext) = plaintext? else {
@@ -155,7 +155,7 @@ impl Checker<'_> {
         if !is_complete {
             return None;
         }
-        let password = if token.is_some() { Some(SecretString::default()) } else { password? };
+        let password = if token.is_some() { Some(Arc::default()) } else { password? };
         let token = token.map(Shelf::new);
         Some(name?.zip(password).map(|(name, password)| Login { name, password, token, plaintext }))
     }

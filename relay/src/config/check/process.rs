@@ -214,7 +214,7 @@ pub(super) fn pem_text(text: &str) -> Result<SecretString, Wrong> {
         Pem::Text(text) => Ok(text),
         Pem::Path(path) => {
             let (text, _) = read(&path).map_err(|error| Wrong::because(error.to_string()))?;
-            Ok(SecretString::from(text))
+            Ok(SecretString::from(&**text))
         }
     }
 }

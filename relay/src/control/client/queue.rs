@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::{EXIT_NOTHING, EXIT_OK, EXIT_UNAVAILABLE, finish};
 use crate::control::protocol::{Answer, Request};
-pub use crate::control::queue::{Act, Which};
+pub use crate::control::queue::Which;
+pub use crate::egress::operator::Action;
 use crate::egress::operator::{Row, RowRecipient};
 use crate::limits;
 use crate::trace::LocalTime;
@@ -33,7 +34,7 @@ pub enum Shape {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueVerb {
     /// What is to be done.
-    pub act: Act,
+    pub action: Action,
     /// With these ids, each for itself; without any: with all that `which` means.
     pub ids: Vec<String>,
     /// With which messages.
@@ -72,7 +73,7 @@ fn ask(
     stream.set_write_timeout(Some(limits::CONTROL_REQUEST_TIMEOUT))?;
     stream.set_read_timeout(Some(2 * limits::CONTROL_LINE_TIMEOUT))?;
     let which = Which { id: id.cloned(), ..verb.which.clone() };
-    let mut line = serde_json::to_vec(&Request::Queue { act: verb.act, which })?;
+    let mut line = serde_json::to_vec(&Request::Queue { action: verb.action, which })?;
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut printer = Printer { shape: verb.shape, rows: 0, octets: 0 };
@@ -89,10 +90,10 @@ fn ask(
                 let _ = writeln!(errors, "{id}: {}", shown(&reason));
             }
             Answer::QueueEnd { matched, done, under_way, failed, workers_silent } => {
-                let printed = match verb.act {
-                    Act::List | Act::Show => printer.end(out),
+                let printed = match verb.action {
+                    Action::List | Action::Show => printer.end(out),
                     _ if verb.ids.is_empty() => {
-                        writeln!(out, "{done} of {matched} messages {}", past(verb.act))
+                        writeln!(out, "{done} of {matched} messages {}", past(verb.action))
                     }
                     _ => Ok(()),
                 };
@@ -123,14 +124,14 @@ fn ask(
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer ends too early"))
 }
 
-fn past(act: Act) -> &'static str {
-    match act {
-        Act::Hold => "held",
-        Act::Release => "released",
-        Act::Delete => "deleted",
-        Act::Requeue => "requeued",
-        Act::Bounce => "returned",
-        Act::List | Act::Show => "shown",
+fn past(action: Action) -> &'static str {
+    match action {
+        Action::Hold => "held",
+        Action::Release => "released",
+        Action::Delete => "deleted",
+        Action::Requeue => "requeued",
+        Action::Bounce => "returned",
+        Action::List | Action::Show => "shown",
     }
 }
 

@@ -55,6 +55,10 @@ impl<I: Io, F: Files> Delivery<I, F> {
                 heard.into_iter().partition(|(_, fate)| is_progress && fate.reply().code() == 452);
             left.extend(again.into_iter().map(|(place, _)| place));
             self.apply(&mut letter, stream.hop(), &heard);
+            if is_progress && !left.is_empty() {
+                // A crash during the transactions that are left must not have these delivered to again.
+                drop(self.spool.update(id, &letter.state));
+            }
             fates.extend(heard);
         }
         stream.reset();

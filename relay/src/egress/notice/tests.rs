@@ -1,7 +1,5 @@
 //! Exact notices for each event, and who hears of what.
 
-use std::net::Ipv4Addr;
-
 use super::*;
 use crate::limits::NOTICE_RECIPIENTS_SHOWN_MAX;
 use crate::units::{QueueIds, WorkerId};
@@ -12,27 +10,7 @@ fn ids() -> [QueueId; 2] {
 }
 
 fn entry(sender: &str, recipients: &[&str]) -> Entry {
-    let recipient = |&address: &&str| Recipient { address: address.to_owned(), ..Recipient::default() };
-    Entry {
-        origin: Origin::Client,
-        sender: sender.to_owned(),
-        recipients: recipients.iter().map(recipient).collect(),
-        ret: None,
-        envid: None,
-        auth: None,
-        body: Body::SevenBit,
-        smtputf8: false,
-        requiretls: false,
-        arrival_ms: 1_000_000_000_000,
-        client: Client {
-            address: Ipv4Addr::new(198, 18, 0, 1).into(),
-            port: 4025,
-            helo: "client.example".to_owned(),
-            login: None,
-            tls: None,
-            listener: "smtp".to_owned(),
-        },
-    }
+    crate::spool::entry::tests::entry(sender, recipients, 1_000_000_000_000)
 }
 
 fn refused(recipient: usize) -> Outcome {

@@ -9,7 +9,8 @@ use futures_lite::future::block_on;
 
 use super::*;
 use crate::io::files::blocking::BlockingFiles;
-use crate::spool::entry::{Body, Client, Entry, Origin, Recipient};
+use crate::spool::entry::Entry;
+use crate::spool::entry::tests::entry;
 use crate::spool::schedule::Retry;
 use crate::spool::{Geometry, Keys, Next, Setup, Terms, Touch, recover};
 use crate::units::{Moment, QueueIds, WorkerId};
@@ -21,29 +22,6 @@ struct Bench {
 }
 
 const NOW: Now = Now { moment: Moment(1_000_000), unix_ms: 1_790_000_000_000 };
-
-fn entry(sender: &str, recipient: &str, arrival_ms: u64) -> Entry {
-    Entry {
-        origin: Origin::Client,
-        sender: sender.to_owned(),
-        recipients: vec![Recipient { address: recipient.to_owned(), ..Recipient::default() }],
-        ret: None,
-        envid: None,
-        auth: None,
-        body: Body::SevenBit,
-        smtputf8: false,
-        requiretls: false,
-        arrival_ms,
-        client: Client {
-            address: std::net::Ipv4Addr::LOCALHOST.into(),
-            port: 4025,
-            helo: "client.example".to_owned(),
-            login: None,
-            tls: None,
-            listener: "smtp".to_owned(),
-        },
-    }
-}
 
 fn open(directory: &Path) -> Bench {
     let setup = Setup {
@@ -125,7 +103,7 @@ fn each_word_is_durable_and_means_what_it_says() {
     let bench = open(directory.path());
     bench.run(async {
         for (id, sender) in [(a, "a@example.org"), (b, "b@example.org"), (c, "c@example.org"), (d, "")] {
-            bench.commit(id, &entry(sender, "to@example.net", NOW.unix_ms)).await;
+            bench.commit(id, &entry(sender, &["to@example.net"], NOW.unix_ms)).await;
         }
         assert_eq!(bench.say(one(a), Action::Hold).await.1, tally(1, 1, 0));
         assert_eq!(bench.say(one(b), Action::Delete).await.1, tally(1, 1, 0));
@@ -159,7 +137,7 @@ fn what_is_being_attempted_is_not_returned_but_can_be_held_and_deleted() {
     let [a] = ids();
     let bench = open(directory.path());
     bench.run(async {
-        bench.commit(a, &entry("a@example.org", "to@example.net", NOW.unix_ms)).await;
+        bench.commit(a, &entry("a@example.org", &["to@example.net"], NOW.unix_ms)).await;
         assert_eq!(bench.schedule.borrow_mut().next(NOW, None).unwrap().id, a);
         assert_eq!(bench.row(a).await.queue, "active");
         assert_eq!(bench.say(Selector::All, Action::Bounce).await.1, tally(1, 0, 1));
@@ -178,7 +156,7 @@ fn an_operators_word_never_undoes_an_outcome_that_is_being_written() {
     let [a] = ids();
     let bench = open(directory.path());
     bench.run(async {
-        bench.commit(a, &entry("a@example.org", "to@example.net", NOW.unix_ms)).await;
+        bench.commit(a, &entry("a@example.org", &["to@example.net"], NOW.unix_ms)).await;
         // A delivery has its outcome on the way to the disk when the operator speaks.
         let mut state = State { attempts: 1, ..State::default() };
         state.set_standing(0, Standing::Delivered);
@@ -198,7 +176,7 @@ fn a_reader_that_goes_away_ends_the_answer() {
     let bench = open(directory.path());
     bench.run(async {
         for id in ids::<3>() {
-            bench.commit(id, &entry("a@example.org", "to@example.net", NOW.unix_ms)).await;
+            bench.commit(id, &entry("a@example.org", &["to@example.net"], NOW.unix_ms)).await;
         }
         let (lines, answer) = flume::bounded(1);
         drop(answer);
