@@ -336,11 +336,10 @@ impl<I: Io> Egress<I> {
                     let offered = connection.machine.capabilities().messages_max;
                     let wanted = config.upstream_messages_per_connection;
                     connection.messages_max = offered.map_or(wanted, |max| max.min(wanted));
-                    pool.takes_at_once.set(connection.takes_at_once());
                     if !pool.is_up() {
                         self.permits.note_recovery();
                     }
-                    pool.succeeded(self.io.now());
+                    pool.made(&connection, self.io.now());
                     return Ok(Some(connection));
                 }
                 Err((unusable, back)) => {

@@ -174,6 +174,12 @@ impl<S: Stream> Pool<S> {
         self.health.borrow_mut().succeeded();
     }
 
+    /// This connection was made and greeted.
+    pub fn made(&self, connection: &Connection<S>, now: Moment) {
+        self.takes_at_once.set(connection.takes_at_once());
+        self.succeeded(now);
+    }
+
     /// No connection could be made.
     pub fn failed(&self, now: Moment) {
         self.tried_at.set(Some(now));
