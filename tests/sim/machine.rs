@@ -45,13 +45,16 @@ pub(crate) struct Manner {
     pub(crate) flaw: Option<Flaw>,
 }
 
+/// The workers' posts, shared with what serves and ticks.
+type Posts = Rc<RefCell<Vec<Rc<Post<World, Platter>>>>>;
+
 /// A machine that runs. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Machine {
     world: World,
     pub(crate) disk: SimDisk,
     manner: Rc<Manner>,
-    posts: Rc<RefCell<Vec<Rc<Post<World, Platter>>>>>,
+    posts: Posts,
     sessions: Rc<Cell<u64>>,
     pub(crate) recovered: Rc<Cell<usize>>,
 }

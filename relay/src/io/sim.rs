@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -24,7 +23,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 
 pub use self::faults::Faults;
-use self::process::Processes;
+use self::process::{Listener, Processes, Task};
 use super::{Buffer, Flight, Io, Stream, Waiting};
 use crate::limits::TICK;
 use crate::units::Moment;
@@ -48,18 +47,6 @@ struct Inner {
     listeners: RefCell<BTreeMap<SocketAddr, Listener>>,
     processes: RefCell<Processes>,
     course: Cell<u64>,
-}
-
-/// Something that runs, and the process that it ends with.
-struct Task {
-    process: u64,
-    future: Pin<Box<dyn Future<Output = ()>>>,
-}
-
-/// An address that is served, and the process that serves it.
-struct Listener {
-    process: u64,
-    serve: Rc<dyn Fn(SimStream)>,
 }
 
 /// Tasks that can go on, in the order in which they were woken.
