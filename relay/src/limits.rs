@@ -11,8 +11,6 @@ pub const COMMAND_BUFFER_OCTETS: usize = 4 * 1024;
 pub const BODY_BUFFER_OCTETS_MIN: usize = 16 * 1024;
 /// Octets of a buffer for one TLS record of the greatest size.
 pub const RECORD_BUFFER_OCTETS: usize = 20 * 1024;
-/// Octets of a buffer for four such records: more of them at once fall out of a core's own cache before they are sent.
-pub const RECORDS_BUFFER_OCTETS: usize = 68 * 1024;
 /// Octets of plaintext in one TLS record (RFC 8446 §5.1).
 pub const RECORD_PLAINTEXT_OCTETS_MAX: usize = 16 * 1024;
 /// Octets that a TLS record may add to its plaintext: header, content type, padding, tag (RFC 8446 §5.2; RFC 5246
@@ -292,9 +290,7 @@ const _: () = assert!(BODY_BUFFER_OCTETS_MIN < BODY_BUFFER_OCTETS_MAX);
 // A record of the greatest size fits the buffer that is kept for one.
 const _: () = assert!(RECORD_PLAINTEXT_OCTETS_MAX + RECORD_OVERHEAD_OCTETS_MAX <= RECORD_BUFFER_OCTETS);
 const _: () =
-    assert!(4 * (RECORD_PLAINTEXT_OCTETS_MAX + RECORD_OVERHEAD_OCTETS_MAX) <= RECORDS_BUFFER_OCTETS);
-const _: () =
-    assert!(BODY_BUFFER_OCTETS_MIN <= RECORD_BUFFER_OCTETS && RECORDS_BUFFER_OCTETS < BODY_BUFFER_OCTETS_MAX);
+    assert!(BODY_BUFFER_OCTETS_MIN <= RECORD_BUFFER_OCTETS && RECORD_BUFFER_OCTETS < BODY_BUFFER_OCTETS_MAX);
 // The upstream is claimed before the held-back header section may be refused for its size.
 const _: () = assert!(UPSTREAM_CLAIM_OCTETS < HEADER_SECTION_OCTETS_MAX);
 const _: () = assert!(PATH_OCTETS_MAX + 2 * DSN_PARAMETER_OCTETS_MAX < COMMAND_LINE_OCTETS_MAX);

@@ -19,7 +19,6 @@ use secrecy::zeroize::Zeroize as _;
 
 use crate::limits::{
     BODY_BUFFER_OCTETS_MAX, BODY_BUFFER_OCTETS_MIN, COMMAND_BUFFER_OCTETS, RECORD_BUFFER_OCTETS,
-    RECORDS_BUFFER_OCTETS,
 };
 
 /// The sizes that there are, in order.
@@ -31,14 +30,12 @@ pub enum Size {
     BodyFirst,
     /// For one TLS record of the greatest size.
     Record,
-    /// For a body that goes on inside TLS.
-    Records,
     /// For a body that goes on.
     Body,
 }
 
 impl Size {
-    const ALL: [Self; 5] = [Self::Command, Self::BodyFirst, Self::Record, Self::Records, Self::Body];
+    const ALL: [Self; 4] = [Self::Command, Self::BodyFirst, Self::Record, Self::Body];
 
     /// Octets of a buffer of this size.
     #[must_use]
@@ -47,7 +44,6 @@ impl Size {
             Self::Command => COMMAND_BUFFER_OCTETS,
             Self::BodyFirst => BODY_BUFFER_OCTETS_MIN,
             Self::Record => RECORD_BUFFER_OCTETS,
-            Self::Records => RECORDS_BUFFER_OCTETS,
             Self::Body => BODY_BUFFER_OCTETS_MAX,
         }
     }
@@ -57,14 +53,14 @@ impl Size {
     pub const fn larger(self) -> Self {
         match self {
             Self::Command => Self::BodyFirst,
-            Self::BodyFirst | Self::Record | Self::Records | Self::Body => Self::Body,
+            Self::BodyFirst | Self::Record | Self::Body => Self::Body,
         }
     }
 
-    /// The size for a body inside TLS where this one served outside: whole records, and not too many.
+    /// The size for a body inside TLS where this one serves outside: for one whole record at least.
     #[must_use]
     pub fn of_records(self) -> Self {
-        self.clamp(Self::Record, Self::Records)
+        self.max(Self::Record)
     }
 
     /// The smallest size that holds so many octets, or the largest.
