@@ -78,6 +78,8 @@ pub struct Plan {
     pub mode: Mode,
     /// After how many a connection is opened anew; none: never.
     pub messages_per_connection: Option<u64>,
+    /// Messages begun a second, by all sessions together; none: as fast as the target takes them.
+    pub rate: Option<f64>,
     /// Marks the messages of this run.
     pub run: u32,
 }
@@ -159,6 +161,13 @@ impl Tally {
         go
     }
 
+    /// Waits for the turn of the message that was claimed last.
+    async fn pace(&self) {
+        let Some(rate) = self.plan.rate else { return };
+        let due = Duration::from_secs_f64((self.begun.get() - 1) as f64 / rate);
+        tokio::time::sleep(due.saturating_sub(clock::now() - self.started)).await;
+    }
+
     fn acknowledged(&self, since: Instant) {
         let micros = u64::try_from((clock::now() - since).as_micros()).unwrap_or(LATENCY_MICROS_MAX);
         self.latency_micros.borrow_mut().saturating_record(micros);
@@ -229,6 +238,7 @@ async fn session(tally: Rc<Tally>, mut mail: Mail) {
     let mut link: Option<(Link, u64)> = None;
     let mut number = 0;
     while tally.claim() {
+        tally.pace().await;
         let since = clock::now();
         number += 1;
         mail.stamp(number);
@@ -326,6 +336,7 @@ mod tests {
                 octets,
                 mode,
                 messages_per_connection: per_connection,
+                rate: None,
                 run: 1,
             };
             (run(plan).await.unwrap(), sink.report())
@@ -380,6 +391,7 @@ mod tests {
             octets: 1024,
             mode: Mode::Lockstep,
             messages_per_connection: None,
+            rate: None,
             run: 1,
         };
         let foreign = ring::run(run(plan([198, 18, 0, 1], Some(1))));

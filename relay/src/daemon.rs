@@ -12,6 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use self::recovery::Home;
 use crate::config::{self, Config, Loaded, Sources};
 use crate::control;
 use crate::control::{Bound, ControlPlane, Read, Start, Workers};
@@ -26,7 +27,6 @@ use crate::log::Log;
 use crate::meter::Listener;
 use crate::orders::{self, Order, Settings};
 use crate::resolve::{self, Service};
-use crate::spool::Shard;
 use crate::tls;
 use crate::tls::server::{Tickets, Watch};
 use crate::units::WorkerId;
@@ -126,10 +126,18 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     let settings = settings_of(&config, &tickets, &watch, &keeping).map_err(Fault::Tls)?;
     let (orders, receivers): (Vec<_>, Vec<_>) = (0..config.workers).map(|_| orders::channel()).unzip();
     let (offended, offences) = flume::bounded(OFFENCES_PENDING_MAX);
-    let shared = Shared { banned: gate.banned(), offences: Some(offended), ..Shared::default() };
+    let home = Arc::new(Home::new(config.workers));
+    let berths = Arc::clone(&home.berths);
+    let shared = Shared { banned: gate.banned(), offences: Some(offended), berths, ..Shared::default() };
     let service = look_up_service(requests, &config.egress)?;
-    let reloaded =
-        Reloaded { log: log.clone(), look_ups: look_ups.clone(), tickets, watch: watch.clone(), keeping };
+    let reloaded = Reloaded {
+        log: log.clone(),
+        look_ups: look_ups.clone(),
+        tickets,
+        watch: watch.clone(),
+        keeping,
+        home: Arc::clone(&home),
+    };
     let plane = ControlPlane::bind(Start {
         config: config.control.clone(),
         settings: settings.clone(),
@@ -148,10 +156,9 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
         gate,
     })
     .map_err(Fault::Control)?;
-    let recovered =
-        recovery::take_over(&config.spool, &config.egress, config.workers).map_err(Fault::Spool)?;
-    let seats = sockets.into_iter().zip(receivers).zip(recovered.shards);
-    let seats = seats.map(|((sockets, orders), shard)| Seat { sockets, orders, shard }).collect();
+    home.take_over(&config.spool, &config.egress).map_err(Fault::Spool)?;
+    let seats = sockets.into_iter().zip(receivers);
+    let seats = seats.map(|(sockets, orders)| Seat { sockets, orders }).collect();
     let workers = start_workers(seats, &settings, &look_ups, (best, shared))?;
     // The workers and the control plane have them: what a reload replaces shall be gone, passwords above all.
     drop((config, settings));
@@ -163,7 +170,8 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     // What the target does not take by then is lost with the process.
     let _ = log.flush(LOG_FLUSH_TIMEOUT);
     drop(ending);
-    drop(recovered.lock);
+    // Until here the spool was ours.
+    drop(home);
     Ok(())
 }
 
@@ -220,6 +228,7 @@ struct Reloaded {
     tickets: Tickets,
     watch: Watch,
     keeping: Keeping,
+    home: Arc<Home>,
 }
 
 fn reread(sources: &Sources, reloaded: &Reloaded) -> Result<Read, Vec<String>> {
@@ -227,6 +236,10 @@ fn reread(sources: &Sources, reloaded: &Reloaded) -> Result<Read, Vec<String>> {
         .map_err(|refused| refused.mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let settings = settings_of(&loaded.config, &reloaded.tickets, &reloaded.watch, &reloaded.keeping)
         .map_err(|unready| vec![unready.to_string()])?;
+    reloaded
+        .home
+        .take_over(&loaded.config.spool, &loaded.config.egress)
+        .map_err(|fault| vec![fault.to_string()])?;
     reloaded.log.set_level(loaded.config.log.level);
     reloaded.log.reopen();
     // Full of look-ups under way, the service keeps its servers until the next reload.
@@ -282,7 +295,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 struct Seat {
     sockets: Sockets,
     orders: flume::Receiver<Order>,
-    shard: Option<Shard>,
 }
 
 fn start_workers(
@@ -296,7 +308,7 @@ fn start_workers(
     let cpus = crate::io::cpus();
     let mut threads = Vec::new();
     let workers = u32::try_from(seats.len()).unwrap_or(u32::MAX);
-    for (number, Seat { sockets: listeners, orders, shard }) in (0u16..).zip(seats) {
+    for (number, Seat { sockets: listeners, orders }) in (0u16..).zip(seats) {
         let id = WorkerId(number);
         let parts = Parts {
             id,
@@ -307,7 +319,6 @@ fn start_workers(
             orders,
             shared: shared.clone(),
             look_ups: look_ups.clone(),
-            shard,
             workers,
             started_ms,
         };

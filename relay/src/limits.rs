@@ -91,8 +91,12 @@ pub const KEPT_OCTETS_MAX: usize = 32 * 1024 * 1024;
 pub const FRESH_OCTETS_MAX: usize = 16 * 1024 * 1024;
 /// Attempts from the queue that one worker has under way.
 pub const ATTEMPTS_MAX: usize = 256;
-/// Queued messages that one look at the queue may return as expired.
-pub const EXPIRY_LOOK_MESSAGES: usize = 10_000;
+/// Queued messages that one look for old ones passes over.
+pub const AGING_LOOK_MESSAGES: usize = 10_000;
+/// Messages that have grown old and are looked after at once: their senders are told, or they are returned.
+pub const AGING_MAX: usize = 64;
+/// After a warning of a delay that could not be sent, such as by the bound on notices.
+pub const DELAY_WARNING_PAUSE: Duration = Duration::from_secs(5);
 /// How often a spool that does not take mail is tried.
 pub const SPOOL_REVIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Rows of the queue that go to a verb at once.

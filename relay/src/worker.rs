@@ -3,7 +3,9 @@
 //! A worker shares nothing with the others but the tables of admission and permits, touched once a connection. The control
 //! plane asks it by [`Order`]s. It must not resolve names, read files or serve HTTP: those are the control plane's.
 
-use std::cell::{Cell, RefCell};
+pub mod post;
+
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
@@ -13,32 +15,28 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::egress::delivery::{Delivery, Inheritance};
+use self::post::{Kit, Post};
 use crate::egress::operator::{Line, Tally};
-use crate::egress::patient::Patient;
 use crate::egress::permit::PermitBook;
-use crate::egress::{Egress, Patience};
 use crate::envelope::Peer;
 use crate::gate::banned::Banned;
-use crate::ingress::Ingress;
 use crate::ingress::admission::{Admission, Admitted, Full};
 use crate::ingress::login::Checker;
 use crate::ingress::proxy;
-use crate::ingress::session::Session;
 use crate::io::buffer::{Buffer, Size};
 use crate::io::clock;
 use crate::io::files::ring::RingFiles;
 use crate::io::ladder::{self, Rung};
 use crate::io::ring::{RingIo, RingStream, stop_accepting};
 use crate::io::{Io, Stream};
-use crate::limits::{PROXY_HEADER_TIMEOUT, REPLY_TIMEOUT, TICK, UPSTREAM_QUIT_TIMEOUT};
-use crate::meter::{IoDriver, Listener, Meter, SessionOutcome, TlsSide};
+use crate::limits::{PROXY_HEADER_TIMEOUT, REPLY_TIMEOUT, TICK};
+use crate::meter::{IoDriver, Listener, SessionOutcome};
 use crate::orders::{Drained, Order, Settings};
 use crate::policy::rate::ClientRates;
-use crate::resolve::{self, Resolver};
+use crate::resolve;
 use crate::smtp::reply::{self, ReplyBuf};
-use crate::spool::Shard;
-use crate::units::{Moment, QueueIds, SessionId, WorkerId};
+use crate::spool::{self, Berths};
+use crate::units::{Moment, SessionId, WorkerId};
 
 /// What a worker is made of.
 pub struct Parts {
@@ -58,8 +56,6 @@ pub struct Parts {
     pub shared: Shared,
     /// Its way to the control plane's name look-ups.
     pub look_ups: flume::Sender<resolve::Request>,
-    /// Its part of the spool; `None`: there is no spool.
-    pub shard: Option<Shard>,
     /// How many workers there are.
     pub workers: u32,
     /// When the process started, in milliseconds since the Unix epoch.
@@ -77,6 +73,8 @@ pub struct Shared {
     pub rates: Arc<Mutex<ClientRates>>,
     /// The thread that checks logins.
     pub logins: Checker,
+    /// Where workers fetch their messages, once there is a spool.
+    pub berths: Arc<Berths>,
     /// Who is banned.
     pub banned: Arc<Banned>,
     /// Where offences are reported; `None`: nobody counts them.
@@ -120,10 +118,9 @@ pub fn run(parts: Parts, ready: &flume::Sender<io::Result<Rung>>) -> io::Result<
 struct Worker {
     id: WorkerId,
     io: RingIo,
-    ingress: Rc<Ingress<RingIo>>,
-    egress: Rc<Egress<RingIo>>,
-    delivery: Option<Rc<Delivery<RingIo, RingFiles>>>,
-    meter: Rc<RefCell<Meter>>,
+    post: Post<RingIo, RingFiles>,
+    rung: Rung,
+    berths: Arc<Berths>,
     admission: Arc<Admission>,
     banned: Arc<Banned>,
     listening: Vec<RawFd>,
@@ -134,52 +131,51 @@ struct Worker {
 impl Worker {
     fn new(parts: Parts, rung: Rung) -> io::Result<(Rc<Self>, flume::Receiver<Order>)> {
         let io = RingIo::new(parts.started_ms ^ u64::from(parts.id.0) << 48);
-        let meter = Rc::new(RefCell::new(Meter::default()));
-        meter.borrow_mut().io_driver[label_of(rung)] = 1;
-        let ids = Rc::new(RefCell::new(QueueIds::new(parts.started_ms, parts.id)));
-        let Settings { ingress, egress, tls, spool, gate: _ } = parts.settings;
-        let ingress =
-            Ingress::new(io.clone(), ingress, Rc::clone(&meter), Rc::clone(&ids), parts.shared.rates);
-        let resolver = Resolver::new(parts.look_ups);
-        let egress = Rc::new(Egress::new(io.clone(), egress, parts.shared.permits, resolver));
-        ingress.arm(&tls);
-        ingress.check_logins_by(parts.shared.logins);
-        ingress.report_offences_to(parts.shared.offences);
-        egress.arm(tls.demand);
-        let inherit = |shard| Inheritance {
-            worker: parts.id,
+        let (admission, banned) = (Arc::clone(&parts.shared.admission), Arc::clone(&parts.shared.banned));
+        let (berths, spool) = (Arc::clone(&parts.shared.berths), Arc::clone(&parts.settings.spool));
+        let kit = Kit {
+            id: parts.id,
             workers: parts.workers,
-            shard,
-            config: spool,
-            ids: Rc::clone(&ids),
+            settings: parts.settings,
+            shared: parts.shared,
+            look_ups: parts.look_ups,
+            started_ms: parts.started_ms,
             clock: clock::now,
         };
-        let delivery = match parts.shard {
-            Some(shard) => {
-                let files = if rung == Rung::Epoll { RingFiles::on_threads() } else { RingFiles::on_ring() };
-                Some(Delivery::new(Rc::clone(&egress), files?, inherit(shard), Rc::clone(&meter)))
-            }
-            None => None,
-        };
+        let post = Post::new(io.clone(), kit);
+        post.meter.borrow_mut().io_driver[label_of(rung)] = 1;
         let worker = Rc::new(Self {
             id: parts.id,
             io,
-            ingress: Rc::new(ingress),
-            egress,
-            delivery,
-            meter,
-            admission: parts.shared.admission,
-            banned: parts.shared.banned,
+            post,
+            rung,
+            berths,
+            admission,
+            banned,
             listening: parts.listeners.iter().map(|(_, listener)| listener.as_raw_fd()).collect(),
             sessions: Cell::new(0),
             sessions_open: Cell::new(0),
         });
+        worker.open_spool(spool)?;
         for (kind, listener) in parts.listeners {
             // epoll needs it; a ring would answer EAGAIN instead of waiting.
             listener.set_nonblocking(rung == Rung::Epoll)?;
             worker.listen(kind, listener)?;
         }
         Ok((worker, parts.orders))
+    }
+
+    /// Opens its part of the spool, where one was taken over for it.
+    fn open_spool(&self, config: Arc<spool::Config>) -> io::Result<()> {
+        if !self.berths.has_for(self.id) {
+            return Ok(());
+        }
+        // What may fail comes first: the berth is there for the next reload then.
+        let files = if self.rung == Rung::Epoll { RingFiles::on_threads() } else { RingFiles::on_ring() }?;
+        if let Some(shard) = self.berths.take(self.id) {
+            self.post.open_spool(files, shard, config);
+        }
+        Ok(())
     }
 
     fn listen(self: &Rc<Self>, kind: Listener, listener: TcpListener) -> io::Result<()> {
@@ -194,9 +190,6 @@ impl Worker {
 
     /// Answers orders and looks after deadlines, until it is drained.
     async fn work(self: Rc<Self>, orders: flume::Receiver<Order>) {
-        if let Some(delivery) = &self.delivery {
-            delivery.start();
-        }
         let ticking = Rc::clone(&self);
         self.io.spawn(async move {
             loop {
@@ -207,18 +200,18 @@ impl Worker {
         while let Ok(order) = orders.recv_async().await {
             match order {
                 Order::Snapshot(answer) => {
-                    let _ = answer.send(Box::new(self.snapshot()));
+                    let _ = answer.send(Box::new(self.post.snapshot()));
                 }
                 Order::Reload(settings, answer) => {
                     let _ = answer.send(self.reload(settings));
                 }
-                Order::Queue(order) => match &self.delivery {
+                Order::Queue(order) => match self.post.delivery() {
                     Some(delivery) => delivery.obey(order),
                     // Without a spool nothing is ever queued.
                     None => drop(order.lines.try_send(Line::End(Tally::default()))),
                 },
                 Order::Flush(answer) => {
-                    let messages = self.delivery.as_ref().map_or(0, |delivery| delivery.flush());
+                    let messages = self.post.delivery().map_or(0, |delivery| delivery.flush());
                     let _ = answer.send(messages);
                 }
                 Order::Drain { within, done } => {
@@ -230,73 +223,47 @@ impl Worker {
     }
 
     fn reload(&self, settings: Settings) -> Result<(), String> {
-        let Settings { ingress, egress, tls, spool, gate: _ } = settings;
-        if self.delivery.is_none() && egress.delivery_patience != Patience::Forever {
-            return Err(
-                "DELIVERY_PATIENCE: there is no spool yet; it is taken over at the next start".to_owned()
-            );
+        if self.post.delivery().is_none() {
+            let opened = self.open_spool(Arc::clone(&settings.spool));
+            opened.map_err(|error| format!("STATE_DIR: {error}"))?;
         }
-        self.ingress.configure(ingress);
-        self.ingress.arm(&tls);
-        self.egress.configure(egress);
-        self.egress.arm(tls.demand);
-        if let Some(delivery) = &self.delivery {
-            delivery.configure(spool);
-        }
-        Ok(())
+        self.post.reload(settings)
     }
 
     fn tick(&self) {
         self.io.expire();
-        self.egress.tick();
-        if let Some(delivery) = &self.delivery {
-            delivery.tick();
-        }
-        if self.ingress.is_draining() {
+        self.post.tick();
+        if self.post.ingress.is_draining() {
             self.io.interrupt();
         }
-    }
-
-    fn snapshot(&self) -> Meter {
-        let mut meter = self.meter.borrow().clone();
-        self.egress.read_into(&mut meter.upstreams);
-        meter.outcomes_unknown = self.egress.outcomes_unknown();
-        self.egress.read_handshakes_into(&mut meter.tls_handshakes[TlsSide::Outbound]);
-        if let Some(delivery) = &self.delivery {
-            delivery.read_into(&mut meter);
-        }
-        meter
     }
 
     /// No new connection, no new transaction; open ones may end within the time (RFC 5321 §3.8).
     async fn drain(&self, within: Duration) -> Drained {
         let by = self.io.now().after(within);
         self.listening.iter().for_each(|&listener| stop_accepting(listener));
-        self.ingress.drain();
+        self.post.ingress.drain();
         self.io.interrupt();
         while self.sessions_open.get() > 0 && self.io.now() < by {
             self.io.sleep(DRAIN_LOOK).await;
         }
-        if let Some(delivery) = &self.delivery {
-            delivery.close(by).await;
-        }
-        self.egress.part(self.io.now().after(UPSTREAM_QUIT_TIMEOUT)).await;
+        self.post.close(by).await;
         Drained { sessions_cut: self.sessions_open.get() }
     }
 
     fn admit(self: &Rc<Self>, listener: Listener, stream: RingStream, socket: SocketAddr) {
         if self.banned.holds(socket.ip()) {
             // Closed without a banner: the gate would not even have let it connect.
-            self.meter.borrow_mut().sessions[listener][SessionOutcome::Refused] += 1;
+            self.post.meter.borrow_mut().sessions[listener][SessionOutcome::Refused] += 1;
             return;
         }
         let (process_max, client_max) = {
-            let config = self.ingress.config();
+            let config = self.post.ingress.config();
             (config.sessions_max, config.sessions_per_client_max)
         };
         let admitted = self.admission.admit(socket.ip(), process_max, client_max);
         self.sessions_open.set(self.sessions_open.get() + 1);
-        self.meter.borrow_mut().sessions_open[listener] += 1;
+        self.post.meter.borrow_mut().sessions_open[listener] += 1;
         let worker = Rc::clone(self);
         self.io.spawn(async move {
             let outcome = match admitted {
@@ -306,7 +273,7 @@ impl Worker {
                 Err(full) => refuse(&worker.io, stream, full).await,
             };
             worker.sessions_open.set(worker.sessions_open.get() - 1);
-            let mut meter = worker.meter.borrow_mut();
+            let mut meter = worker.post.meter.borrow_mut();
             meter.sessions_open[listener] -= 1;
             meter.sessions[listener][outcome] += 1;
         });
@@ -321,7 +288,7 @@ impl Worker {
     ) -> SessionOutcome {
         let mut peer = Peer { listener, socket, client: socket };
         let mut input = Bytes::new();
-        let is_proxy = self.ingress.config().proxy_protocol.contains(socket.ip());
+        let is_proxy = self.post.ingress.config().proxy_protocol.contains(socket.ip());
         if is_proxy {
             let by = self.io.now().after(PROXY_HEADER_TIMEOUT);
             match Box::pin(read_proxy_header(&mut stream, by)).await {
@@ -340,14 +307,12 @@ impl Worker {
         }
         self.sessions.set(self.sessions.get() + 1);
         let id = SessionId { worker: self.id, number: self.sessions.get() };
-        let sink = Patient::new(Rc::clone(&self.egress), self.delivery.clone());
-        let mut session = Session::new(Rc::clone(&self.ingress), stream, sink, peer, id, input);
-        session.serve().await
+        self.post.session(self.post.sink(), stream, peer, id, input).serve().await
     }
 
     /// Who may not reach 465 and 587 at all is closed without a banner, as the gate would have done.
     fn may_submit(&self, peer: &Peer) -> bool {
-        let config = self.ingress.config();
+        let config = self.post.ingress.config();
         [peer.client, peer.socket].iter().all(|address| config.submission_networks.contains(address.ip()))
     }
 }

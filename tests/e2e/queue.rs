@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use ringpost::io::clock;
 use ringpost_tests::daemon::{Builder, field};
 use ringpost_tests::message;
-use ringpost_tests::upstream::{Script, Stage, Upstream, refusing};
+use ringpost_tests::upstream::{Act, Script, Stage, Upstream, refusing};
+use ringpost_tests::wait::Latch;
 
 /// A relay that takes everything for later.
 fn queueing(hosts: &str) -> Builder {
@@ -142,11 +143,8 @@ fn no_more_messages_go_out_than_the_rate_allows() {
 
 #[test]
 fn one_noisy_sender_does_not_delay_the_others() {
-    let latch = ringpost_tests::wait::Latch::new();
-    let acts = [
-        ringpost_tests::upstream::Act::Wait(latch.clone()),
-        ringpost_tests::upstream::Act::Say("250 2.0.0 Ok".to_owned()),
-    ];
+    let latch = Latch::new();
+    let acts = [Act::Wait(latch.clone()), Act::Say("250 2.0.0 Ok".to_owned())];
     let upstream = Upstream::start(Script::new().once(Stage::Message, acts));
     let daemon = queueing(&upstream.host()).with("UPSTREAM_CONNECTIONS", "1").start();
     let mut client = daemon.client();
@@ -161,6 +159,38 @@ fn one_noisy_sender_does_not_delay_the_others() {
     let place = mails.iter().position(|mail| mail.from.contains("quiet@")).expect("it came");
     assert!(place <= 3, "after {place} others");
     daemon.stop();
+}
+
+#[test]
+fn new_mail_takes_turns_with_whatever_has_piled_up() {
+    const BACKLOG: usize = 1000;
+    for is_restarted in [false, true] {
+        let address = refusing();
+        let hosts = format!("[127.0.0.1]:{}", address.port());
+        let daemon = queueing(&hosts).with("UPSTREAM_CONNECTIONS", "1").start();
+        let mut client = daemon.client();
+        for _ in 0..BACKLOG {
+            client.deliver(&message::ordinary("old\r\n")).assert("250 2.0.0 Ok: queued as ");
+        }
+        drop(client);
+        let daemon = if is_restarted { daemon.kill().start() } else { daemon };
+        let latch = Latch::new();
+        let held = [Act::Wait(latch.clone()), Act::Say("250 2.0.0 Ok".to_owned())];
+        let script = Script::new().once(Stage::Message, "250 2.0.0 Ok").once(Stage::Message, held);
+        let upstream = Upstream::start_at(TcpListener::bind(address).expect("the port is free"), script);
+        // From its first delivery on the destination is alive, and what comes now is no backlog.
+        daemon.logged("delivered");
+        let sent = message::ordinary("new\r\n");
+        daemon.client().deliver(&sent).assert("250 2.0.0 Ok: queued as ");
+        latch.open();
+        let mails = upstream.mails(BACKLOG + 1);
+        let place = mails.iter().position(|mail| mail.content().ends_with(b"new\r\n")).expect("it came");
+        // A few came before the destination was known to be dead, and stand in the line of new mail too.
+        assert!(place <= BACKLOG / 50, "after {place} others");
+        daemon.reaches("ringpost_queue_octets", 0.0);
+        assert_eq!(upstream.complete(), BACKLOG + 1, "each once");
+        daemon.stop();
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A simulated client: sends its mails one after another, well or badly mannered, and notes what it hears.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,11 +26,11 @@ pub(crate) struct Visit {
     pause_permille: u64,
 }
 
-/// Visits the relay with these mails.
+/// Visits the relay with these mails; those that it has not begun are left when it goes.
 pub(crate) async fn visit(
     world: World,
     relay: SocketAddr,
-    mails: Vec<Rc<Mail>>,
+    mails: &mut VecDeque<Rc<Mail>>,
     dice: Dice,
     ledger: Rc<RefCell<Ledger>>,
 ) {
@@ -38,22 +39,22 @@ pub(crate) async fn visit(
     let pause_permille = dice.pick(&[0, 0, 20, 200]);
     let talk = Talk::new(world, stream, "client  ");
     let mut visit = Visit { talk, dice, ledger, leaves_after, pause_permille };
-    if visit.go(&mails).await == Err(Gone::Silent) {
+    if visit.go(mails).await == Err(Gone::Silent) {
         visit.ledger.borrow_mut().wrong("a client waits for ever");
     }
 }
 
 impl Visit {
-    async fn go(&mut self, mails: &[Rc<Mail>]) -> Result<(), Gone> {
+    async fn go(&mut self, mails: &mut VecDeque<Rc<Mail>>) -> Result<(), Gone> {
         if self.talk.reply().await? != 220 {
             return Ok(());
         }
         self.send(b"EHLO client.test\r\n").await?;
         self.talk.reply().await?;
-        for mail in mails {
-            self.ledger.borrow_mut().begins(mail);
+        while let Some(mail) = mails.pop_front() {
+            self.ledger.borrow_mut().begins(&mail, self.talk.world.now());
             let is_open =
-                if self.dice.happens(500) { self.group(mail).await? } else { self.turns(mail).await? };
+                if self.dice.happens(500) { self.group(&mail).await? } else { self.turns(&mail).await? };
             if is_open {
                 self.send(b"RSET\r\n").await?;
                 self.talk.reply().await?;

@@ -4,9 +4,14 @@
 //! be the relay's own. What may differ is named: an outcome that nobody could know (the upstream broke after the
 //! dot), and a network that breaks connections.
 
+mod custody;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use ringpost::units::Moment;
+
+pub(crate) use self::custody::{Harvest, History};
 use crate::mail::Mail;
 
 /// Everything that happened in one world.
@@ -15,7 +20,18 @@ pub(crate) struct Ledger {
     accounts: BTreeMap<u64, Account>,
     /// What is wrong whatever comes later.
     pub(crate) wrongs: Vec<String>,
+    /// What has happened so far, counted: replies, verdicts, deliveries.
+    pub(crate) events: u64,
     terms: Terms,
+}
+
+/// What a transaction with an upstream is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// A client's message.
+    Message(u64),
+    /// What the sender of this message is told.
+    Notice(u64),
 }
 
 /// Where a stray reply was said.
@@ -58,6 +74,10 @@ struct Account {
     has_stray: bool,
     /// A stray reply that cannot be told from the true one.
     is_ambiguous: bool,
+    begun: Moment,
+    notices: Vec<Delivery>,
+    /// An upstream does not want its sender to be told: nobody is told of that (RFC 5321 §6.1).
+    is_notice_refused: bool,
 }
 
 /// A message that an upstream took.
@@ -66,6 +86,7 @@ pub(crate) struct Delivery {
     pub(crate) sender: String,
     pub(crate) recipients: Vec<String>,
     pub(crate) content: Vec<u8>,
+    pub(crate) at: Moment,
     /// The 250 was said, and the connection whole.
     pub(crate) is_told: bool,
 }
@@ -90,7 +111,7 @@ impl Ledger {
         self.wrongs.push(what.into());
     }
 
-    pub(crate) fn begins(&mut self, mail: &Rc<Mail>) {
+    pub(crate) fn begins(&mut self, mail: &Rc<Mail>, at: Moment) {
         let account = Account {
             mail: Rc::clone(mail),
             heard: Vec::new(),
@@ -102,6 +123,9 @@ impl Ledger {
             refusals: Vec::new(),
             has_stray: false,
             is_ambiguous: false,
+            begun: at,
+            notices: Vec::new(),
+            is_notice_refused: false,
         };
         self.accounts.insert(mail.key, account);
     }
@@ -122,16 +146,24 @@ impl Ledger {
         self.of(key, |account| account.last = Some(code));
     }
 
-    pub(crate) fn says_recipient(&mut self, key: u64, recipient: &str, code: u16) {
-        self.of(key, |account| account.said.push((recipient.to_owned(), code)));
+    pub(crate) fn says_recipient(&mut self, subject: Subject, recipient: &str, code: u16) {
+        match subject {
+            Subject::Message(key) => self.of(key, |account| account.said.push((recipient.to_owned(), code))),
+            Subject::Notice(_) if code >= 500 => self.refuses(subject, code),
+            Subject::Notice(_) => {}
+        }
     }
 
-    pub(crate) fn refuses(&mut self, key: u64, code: u16) {
-        self.of(key, |account| account.refusals.push(code));
+    pub(crate) fn refuses(&mut self, subject: Subject, code: u16) {
+        match subject {
+            Subject::Message(key) => self.of(key, |account| account.refusals.push(code)),
+            Subject::Notice(about) => self.of(about, |account| account.is_notice_refused |= code >= 500),
+        }
     }
 
     /// A reply too many was said in its transaction, or in one before it on the same connection.
-    pub(crate) fn strays(&mut self, key: u64, behind: Behind) {
+    pub(crate) fn strays(&mut self, subject: Subject, behind: Behind) {
+        let Subject::Message(key) = subject else { return };
         let may_be_late = self.terms.delays || behind == Behind::MoreToAnswer;
         self.of(key, |account| {
             account.has_stray = true;
@@ -139,20 +171,28 @@ impl Ledger {
         });
     }
 
-    pub(crate) fn takes(&mut self, key: u64, delivery: Delivery) {
-        self.of(key, |account| account.deliveries.push(delivery));
+    pub(crate) fn takes(&mut self, subject: Subject, delivery: Delivery) {
+        self.of_subject(subject, |deliveries| deliveries.push(delivery));
     }
 
     /// The upstream's 250 for its latest delivery went out.
-    pub(crate) fn tells(&mut self, key: u64) {
-        self.of(key, |account| {
-            if let Some(delivery) = account.deliveries.last_mut() {
+    pub(crate) fn tells(&mut self, subject: Subject) {
+        self.of_subject(subject, |deliveries| {
+            if let Some(delivery) = deliveries.last_mut() {
                 delivery.is_told = true;
             }
         });
     }
 
+    fn of_subject(&mut self, subject: Subject, note: impl FnOnce(&mut Vec<Delivery>)) {
+        match subject {
+            Subject::Message(key) => self.of(key, |account| note(&mut account.deliveries)),
+            Subject::Notice(about) => self.of(about, |account| note(&mut account.notices)),
+        }
+    }
+
     fn of(&mut self, key: u64, note: impl FnOnce(&mut Account)) {
+        self.events += 1;
         match self.accounts.get_mut(&key) {
             Some(account) => note(account),
             None => self.wrongs.push(format!("nobody sent message {key}")),
@@ -243,7 +283,24 @@ impl Account {
         if self.deliveries.len() > 1 {
             wrongs.push("delivered twice".to_owned());
         }
+        self.judge_contents(wrongs);
         let taken: Vec<_> = self.heard.iter().filter(|(_, code)| *code == 250).map(|(who, _)| who).collect();
+        for delivery in &self.deliveries {
+            let is_asked = |who: &String| self.mail.recipients.contains(who);
+            let has_heard_all = self.heard.len() == self.mail.recipients.len();
+            let is_right = if has_heard_all {
+                taken.iter().copied().eq(&delivery.recipients)
+            } else {
+                delivery.recipients.iter().all(is_asked)
+            };
+            if !is_right && !self.is_ambiguous {
+                wrongs.push(format!("delivered to {:?}", delivery.recipients));
+            }
+        }
+    }
+
+    /// What was delivered is what was sent, as far as it is not about recipients.
+    fn judge_contents(&self, wrongs: &mut Vec<String>) {
         for delivery in &self.deliveries {
             if !self.has_ended {
                 wrongs.push("delivered before its client had ended it".to_owned());
@@ -255,16 +312,6 @@ impl Account {
             }
             if delivery.sender != self.mail.sender {
                 wrongs.push(format!("delivered from {:?}", delivery.sender));
-            }
-            let is_asked = |who: &String| self.mail.recipients.contains(who);
-            let has_heard_all = self.heard.len() == self.mail.recipients.len();
-            let is_right = if has_heard_all {
-                taken.iter().copied().eq(&delivery.recipients)
-            } else {
-                delivery.recipients.iter().all(is_asked)
-            };
-            if !is_right && !self.is_ambiguous {
-                wrongs.push(format!("delivered to {:?}", delivery.recipients));
             }
         }
     }

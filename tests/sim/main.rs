@@ -1,15 +1,19 @@
 //! The relay in a simulated world: real sessions, pools and streams on virtual time, with clients that pause and leave,
 //! upstreams in every kind of trouble, and a network that cuts, delays and breaks. A ledger keeps both ends' word.
 //!
-//! Every course follows from its seed: `cargo xtask sim SEED` plays one again and tells what is wrong,
+//! Every course follows from its seed: `cargo xtask sim --seed N` plays one again and tells what is wrong,
 //! `cargo xtask sim` plays thousands.
 
 mod client;
 mod dialogs;
 mod dice;
+mod flaws;
 mod ledger;
+mod lives;
+mod machine;
 mod mail;
 mod mutants;
+mod plan;
 mod play;
 mod talk;
 mod upstream;
@@ -18,7 +22,7 @@ use std::panic::catch_unwind;
 
 use ringpost::io::sim::Faults;
 
-use crate::ledger::Tally;
+use crate::ledger::{Harvest, Tally};
 use crate::mutants::{ALL, Mutant};
 use crate::play::play;
 
@@ -40,7 +44,7 @@ fn hold(seeds: impl Iterator<Item = u64>) -> Tally {
             Err(_panic) => vec!["the relay panicked".to_owned()],
         };
         if !wrongs.is_empty() {
-            bad.push(format!("cargo xtask sim {seed}\n  {}", wrongs.join("\n  ")));
+            bad.push(format!("cargo xtask sim --scene stream --seed {seed}\n  {}", wrongs.join("\n  ")));
         }
     }
     assert!(bad.is_empty(), "{} bad seeds:\n{}", bad.len(), bad[..bad.len().min(5)].join("\n"));
@@ -63,6 +67,53 @@ fn what_is_acknowledged_is_delivered_and_nothing_else() {
         }
     };
     println!("{tally:?}");
+}
+
+/// Plays seeds of the relay that takes custody, likewise.
+fn hold_lives(seeds: impl Iterator<Item = u64>) -> Harvest {
+    let mut harvest = Harvest::default();
+    let mut bad = Vec::new();
+    for seed in seeds {
+        let wrongs = match catch_unwind(|| lives::play(seed, None)) {
+            Ok(lives) => {
+                harvest = harvest.and(&lives.harvest);
+                lives.wrongs
+            }
+            Err(_panic) => vec!["the relay panicked".to_owned()],
+        };
+        if !wrongs.is_empty() {
+            bad.push(format!("cargo xtask sim --scene custody --seed {seed}\n  {}", wrongs.join("\n  ")));
+        }
+    }
+    assert!(bad.is_empty(), "{} bad seeds:\n{}", bad.len(), bad[..bad.len().min(5)].join("\n"));
+    harvest
+}
+
+#[test]
+fn what_is_in_custody_comes_out_whatever_crashes() {
+    let harvest = match (number("RINGPOST_SIM_SEED"), number("RINGPOST_SIM_SEEDS")) {
+        (Some(seed), _) => hold_lives(seed..=seed),
+        (None, Some(count)) => hold_lives(number("RINGPOST_SIM_FROM").unwrap_or(0)..count),
+        (None, None) => hold_lives(0..150),
+    };
+    println!("{harvest:?}");
+}
+
+#[test]
+fn a_seed_is_one_life() {
+    for seed in 0..10 {
+        assert_eq!(lives::play(seed, None), lives::play(seed, None), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_ledger_catches_every_flaw() {
+    for &flaw in flaws::ALL {
+        let is_caught = |seed: &u64| !lives::play(*seed, Some(flaw)).wrongs.is_empty();
+        let caught = (0..150).find(is_caught);
+        println!("{flaw:?}: {caught:?}");
+        assert!(caught.is_some(), "{flaw:?} is not caught");
+    }
 }
 
 #[test]

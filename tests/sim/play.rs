@@ -1,6 +1,7 @@
 //! Plays one scene: the real inbound and outbound side of a worker between simulated clients and upstreams.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ use crate::client::visit;
 use crate::dice::Dice;
 use crate::ledger::{Ledger, Tally, Terms};
 use crate::mail::{HOPS_MAX, Mail, SIZE_MAX};
-use crate::upstream::{Plan, Upstream};
+use crate::plan::Plan;
+use crate::upstream::Upstream;
 
 /// What came of a scene.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +44,7 @@ struct Scene {
     faults: Faults,
     plans: Vec<Rc<Plan>>,
     egress: egress::Config,
-    clients: Vec<Vec<Rc<Mail>>>,
+    clients: Vec<VecDeque<Rc<Mail>>>,
 }
 
 /// Plays the scene of a seed with this sink around the real one.
@@ -78,31 +80,7 @@ impl Scene {
         let still = Faults { delay_micros_max: 0, ..Faults::NONE };
         let faults = dice.pick(&[still, still, Faults::NONE, Faults::CUTS, Faults::BREAKS]);
         let plans: Vec<_> = (0..1 + dice.below(2)).map(|_| Rc::new(Plan::roll(dice))).collect();
-        let addresses = (0..plans.len()).map(upstream_address);
-        let next_hop = egress::NextHop::Upstreams(
-            addresses
-                .map(|address| egress::UpstreamAddress {
-                    host: egress::UpstreamHost::Address(address.ip()),
-                    port: address.port(),
-                })
-                .collect(),
-        );
-        let egress = egress::Config {
-            relay_host_name: "relay.test".into(),
-            next_hop,
-            login: None,
-            mechanism: None,
-            delivery_patience: egress::Patience::Forever,
-            upstream_connections: 1 + u32::try_from(dice.below(4)).unwrap_or(0),
-            upstream_idle: Duration::from_secs(30),
-            upstream_messages_per_connection: dice.pick(&[1, 2, 1000]),
-            upstream_rate: None,
-            eightbit: dice.pick(&[egress::EightBit::Bounce, egress::EightBit::Pass]),
-            dns_servers: Vec::new(),
-            mta_sts: false,
-            dns_trust_anchors: None,
-            dkim: None,
-        };
+        let egress = egress_config(dice, plans.len());
         let key = Cell::new(0);
         let mail = || {
             key.set(key.get() + 1);
@@ -119,7 +97,7 @@ fn set_up_upstreams(world: &World, scene: &Scene, dice: &Dice, ledger: &Rc<RefCe
         let (plan, dice, ledger, host) = (Rc::clone(plan), dice.clone(), Rc::clone(ledger), world.clone());
         let serve = move |stream: SimStream| {
             let (plan, dice, ledger) = (Rc::clone(&plan), dice.clone(), Rc::clone(&ledger));
-            host.spawn(Upstream::new(host.clone(), stream, plan, dice, ledger).serve());
+            host.spawn(Upstream::new(host.clone(), stream, plan, dice, ledger, Rc::new(|_| {})).serve());
         };
         // Sometimes an upstream of several is not there.
         if at + 1 == scene.plans.len() || !scene.plans[at].trouble_permille.is_multiple_of(50) {
@@ -131,13 +109,13 @@ fn set_up_upstreams(world: &World, scene: &Scene, dice: &Dice, ledger: &Rc<RefCe
 /// The clients do what they came for; when all are gone the relay must come to rest.
 async fn act(relay: Relay, scene: Scene, dice: Dice, ledger: Rc<RefCell<Ledger>>) {
     let left = Rc::new(Cell::new(scene.clients.len()));
-    for mails in scene.clients {
+    for mut mails in scene.clients {
         let (world, dice, ledger, left) =
             (relay.world.clone(), dice.clone(), Rc::clone(&ledger), Rc::clone(&left));
         let wait = Duration::from_millis(dice.pick(&[0, 0, 10, 3_000]));
         relay.world.spawn(async move {
             world.sleep(wait).await;
-            visit(world, RELAY, mails, dice, ledger).await;
+            visit(world, RELAY, &mut mails, dice, ledger).await;
             left.set(left.get() - 1);
         });
     }
@@ -229,6 +207,35 @@ impl Relay {
     }
 }
 
+/// The outbound side of a scene, with so many upstreams.
+pub(crate) fn egress_config(dice: &Dice, upstreams: usize) -> egress::Config {
+    let addresses = (0..upstreams).map(upstream_address);
+    let next_hop = egress::NextHop::Upstreams(
+        addresses
+            .map(|address| egress::UpstreamAddress {
+                host: egress::UpstreamHost::Address(address.ip()),
+                port: address.port(),
+            })
+            .collect(),
+    );
+    egress::Config {
+        relay_host_name: "relay.test".into(),
+        next_hop,
+        login: None,
+        mechanism: None,
+        delivery_patience: egress::Patience::Forever,
+        upstream_connections: 1 + u32::try_from(dice.below(4)).unwrap_or(0),
+        upstream_idle: Duration::from_secs(30),
+        upstream_messages_per_connection: dice.pick(&[1, 2, 1000]),
+        upstream_rate: None,
+        eightbit: dice.pick(&[egress::EightBit::Bounce, egress::EightBit::Pass]),
+        dns_servers: Vec::new(),
+        mta_sts: false,
+        dns_trust_anchors: None,
+        dkim: None,
+    }
+}
+
 /// The inbound side of every scene.
 pub(crate) fn ingress_config() -> ingress::Config {
     let inside = Networks::new("198.18.0.0/15".parse());
@@ -260,7 +267,8 @@ pub(crate) fn ingress_config() -> ingress::Config {
     }
 }
 
-fn upstream_address(at: usize) -> SocketAddr {
+/// Where an upstream listens.
+pub(crate) fn upstream_address(at: usize) -> SocketAddr {
     SocketAddr::from(([198, 18, 1, u8::try_from(at).unwrap_or(0)], 25))
 }
 

@@ -95,7 +95,7 @@ fn next_number() -> u32 {
 }
 
 /// Whether one seed is played for a person to look at.
-fn is_traced() -> bool {
+pub(crate) fn is_traced() -> bool {
     static IS_TRACED: OnceLock<bool> = OnceLock::new();
     *IS_TRACED.get_or_init(|| std::env::var_os("RINGPOST_SIM_SEED").is_some())
 }

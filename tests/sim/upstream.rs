@@ -12,57 +12,9 @@ use ringpost::io::{Io, Stream};
 use ringpost_tests::wire;
 
 use crate::dice::Dice;
-use crate::ledger::{Behind, Delivery, Ledger};
+use crate::ledger::{Behind, Delivery, Ledger, Subject};
+use crate::plan::{Plan, Trouble, Weather};
 use crate::talk::{Gone, Talk};
-
-/// What one upstream offers, and how often it is in trouble.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) is_esmtp: bool,
-    pub(crate) pipelining: bool,
-    pub(crate) chunking: bool,
-    pub(crate) eight_bit: bool,
-    pub(crate) size: Option<usize>,
-    pub(crate) recipients_max: Option<usize>,
-    pub(crate) messages_max: Option<usize>,
-    /// Chance in a thousand of trouble, at each answer.
-    pub(crate) trouble_permille: u64,
-    /// Longest time of an ordinary answer, in microseconds.
-    pub(crate) lag_micros_max: u64,
-}
-
-impl Plan {
-    pub(crate) fn roll(dice: &Dice) -> Self {
-        let some = |number: u64| dice.happens(200).then(|| usize::try_from(number).unwrap_or(1));
-        Self {
-            is_esmtp: dice.happens(950),
-            pipelining: dice.happens(700),
-            chunking: dice.happens(400),
-            eight_bit: dice.happens(800),
-            size: some(dice.pick(&[700, 30_000, 10_000_000])),
-            recipients_max: some(1 + dice.below(5)),
-            messages_max: some(1 + dice.below(3)),
-            trouble_permille: dice.pick(&[0, 0, 20, 60, 150]),
-            lag_micros_max: dice.pick(&[0, 1_000, 1_000_000]),
-        }
-    }
-
-    fn hello(&self) -> String {
-        let mut words = vec!["up.test".to_owned(), "ENHANCEDSTATUSCODES".to_owned()];
-        words.extend(self.pipelining.then(|| "PIPELINING".to_owned()));
-        words.extend(self.chunking.then(|| "CHUNKING".to_owned()));
-        words.extend(self.eight_bit.then(|| "8BITMIME".to_owned()));
-        words.extend(self.size.map(|size| format!("SIZE {size}")));
-        let limits = [("RCPTMAX", self.recipients_max), ("MAILMAX", self.messages_max)];
-        let limits: Vec<_> =
-            limits.iter().filter_map(|(word, max)| Some(format!("{word}={}", (*max)?))).collect();
-        words.extend((!limits.is_empty()).then(|| format!("LIMITS {}", limits.join(" "))));
-        let last = words.len() - 1;
-        let line =
-            |(at, word): (usize, &String)| format!("250{}{word}\r\n", if at == last { ' ' } else { '-' });
-        words.iter().enumerate().map(line).collect()
-    }
-}
 
 /// Where an answer is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,42 +27,12 @@ enum Stage {
     Other,
 }
 
-/// What goes wrong with an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    Refusal(u16),
-    Goodbye,
-    Close,
-    Reset,
-    Silence,
-    Nonsense,
-    Half,
-    Stray,
-    Slow,
-}
-
-const TROUBLES: &[Trouble] = &[
-    Trouble::Refusal(450),
-    Trouble::Refusal(550),
-    Trouble::Refusal(554),
-    Trouble::Refusal(552),
-    Trouble::Refusal(530),
-    Trouble::Goodbye,
-    Trouble::Close,
-    Trouble::Reset,
-    Trouble::Silence,
-    Trouble::Nonsense,
-    Trouble::Half,
-    Trouble::Stray,
-    Trouble::Slow,
-];
-
 /// What a transaction has come to.
 #[derive(Debug, Default)]
 struct Transaction {
     sender: String,
-    /// Of the first recipient; names the message.
-    key: Option<u64>,
+    /// Of the first recipient: which message it is.
+    key: Option<Subject>,
     named: usize,
     accepted: Vec<String>,
     content: Vec<u8>,
@@ -119,12 +41,16 @@ struct Transaction {
 /// The answer to a chunk that is not the last.
 const CHUNK_TAKEN: &str = "250 2.0.0 chunk";
 
+/// Sees each message that is complete before anything is said about it.
+pub(crate) type Watch = Rc<dyn Fn(&[u8])>;
+
 /// One connection.
 pub(crate) struct Upstream {
     talk: Talk,
     plan: Rc<Plan>,
     dice: Dice,
     ledger: Rc<RefCell<Ledger>>,
+    watch: Watch,
     /// The reply that refused the last MAIL.
     mail_refused: Option<u16>,
     transaction: Option<Transaction>,
@@ -142,12 +68,14 @@ impl Upstream {
         plan: Rc<Plan>,
         dice: Dice,
         ledger: Rc<RefCell<Ledger>>,
+        watch: Watch,
     ) -> Self {
         Self {
             talk: Talk::new(world, stream, "upstream"),
             plan,
             dice,
             ledger,
+            watch,
             mail_refused: None,
             transaction: None,
             messages: 0,
@@ -260,13 +188,11 @@ impl Upstream {
             self.wrong(format!("RCPT {rest:?}"));
             return Err(Gone::Left);
         };
-        let mut parts = who.split('.');
-        let (word, key) = (parts.next().unwrap_or_default(), parts.next().and_then(|key| key.parse().ok()));
-        let Some(key) = key else {
+        let Some((word, key)) = subject_of(who) else {
             self.wrong(format!("a recipient nobody named: {who:?}"));
             return Err(Gone::Left);
         };
-        let who = who.to_owned();
+        let (word, who) = (word.to_owned(), who.to_owned());
         if let Some(code) = self.mail_refused {
             self.ledger.borrow_mut().refuses(key, code);
         }
@@ -286,7 +212,10 @@ impl Upstream {
         if self.plan.recipients_max.is_some_and(|max| self.is_extended && named > max) {
             self.wrong("more recipients than RCPTMAX");
         }
+        let is_fair = self.plan.weather.get() == Weather::Fair;
         let reply = match word.strip_prefix('r') {
+            // It was put off before, and is taken now.
+            Some(code) if is_fair && code != "550" => "250 2.1.5 ok".to_owned(),
             Some("552") => "552 too many recipients".to_owned(),
             Some(code) => format!("{code} {}.1.1 no", &code[..1]),
             None => "250 2.1.5 ok".to_owned(),
@@ -330,14 +259,15 @@ impl Upstream {
     }
 
     /// Where the content and where its end ends; sometimes it has heard enough before.
-    async fn read_to_dot(&mut self, key: Option<u64>) -> Result<(usize, usize), Gone> {
+    async fn read_to_dot(&mut self, key: Option<Subject>) -> Result<(usize, usize), Gone> {
         let mut searched = 0;
         loop {
             if let Some(ends) = wire::terminator(&self.talk.input, searched) {
                 return Ok(ends);
             }
             searched = self.talk.input.len();
-            if searched > 0 && self.dice.happens(self.plan.trouble_permille) {
+            let is_foul = self.plan.weather.get() == Weather::Foul;
+            if searched > 0 && self.dice.happens(self.plan.trouble_permille) && is_foul {
                 return Err(self.break_in(key).await);
             }
             self.talk.read().await?;
@@ -345,7 +275,7 @@ impl Upstream {
     }
 
     /// Refuses in the middle of the message, or just goes. Nothing of it is delivered.
-    async fn break_in(&mut self, key: Option<u64>) -> Gone {
+    async fn break_in(&mut self, key: Option<Subject>) -> Gone {
         let manner = self.dice.below(3);
         if manner == 0 && self.say("552 5.3.4 enough\r\n").await.is_ok() {
             self.refuse(key, 552);
@@ -403,6 +333,7 @@ impl Upstream {
             self.refuse(Some(key), 552);
             return self.say("552 5.3.4 too large\r\n").await;
         }
+        (self.watch)(&content);
         let trouble = self.trouble(Stage::Message);
         let takes = match trouble {
             None | Some(Trouble::Stray | Trouble::Slow) => true,
@@ -412,7 +343,8 @@ impl Upstream {
         };
         if takes {
             let Transaction { sender, accepted: recipients, .. } = transaction;
-            self.ledger.borrow_mut().takes(key, Delivery { sender, recipients, content, is_told: false });
+            let at = self.talk.world.now();
+            self.ledger.borrow_mut().takes(key, Delivery { sender, recipients, content, at, is_told: false });
         }
         let code = self.answer_in(trouble, "250 2.0.0 taken", Some(key)).await?;
         if code == 250 {
@@ -423,7 +355,7 @@ impl Upstream {
         Ok(())
     }
 
-    fn refuse(&self, key: Option<u64>, code: u16) {
+    fn refuse(&self, key: Option<Subject>, code: u16) {
         if let Some(key) = key {
             self.ledger.borrow_mut().refuses(key, code);
         }
@@ -432,7 +364,8 @@ impl Upstream {
     fn trouble(&self, stage: Stage) -> Option<Trouble> {
         // A lone trouble at the start is dull: most of it belongs where a message is at stake.
         let permille = self.plan.trouble_permille / if stage == Stage::Greeting { 4 } else { 1 };
-        self.dice.happens(permille).then(|| self.dice.pick(TROUBLES))
+        let is_foul = self.plan.weather.get() == Weather::Foul;
+        (self.dice.happens(permille) && is_foul).then(|| self.dice.pick(self.plan.troubles))
     }
 
     async fn answer(&mut self, stage: Stage, reply: &str) -> Result<u16, Gone> {
@@ -445,7 +378,7 @@ impl Upstream {
         &mut self,
         trouble: Option<Trouble>,
         reply: &str,
-        key: Option<u64>,
+        key: Option<Subject>,
     ) -> Result<u16, Gone> {
         let is_slow = self.plan.lag_micros_max > 0;
         let behind = if reply == CHUNK_TAKEN || is_slow { Behind::MoreToAnswer } else { Behind::TheLast };
@@ -492,4 +425,12 @@ impl Upstream {
     async fn say(&mut self, reply: &str) -> Result<(), Gone> {
         self.talk.send(reply.as_bytes()).await
     }
+}
+
+/// The first word of a recipient's name, and which message it tells: `ok.7.0@…` is a recipient of the seventh, `from.7@…`
+/// is its sender, who gets a notice about it.
+fn subject_of(who: &str) -> Option<(&str, Subject)> {
+    let (word, rest) = who.split_once('.')?;
+    let number = rest.split(['.', '@']).next()?.parse().ok()?;
+    Some((word, if word == "from" { Subject::Notice(number) } else { Subject::Message(number) }))
 }

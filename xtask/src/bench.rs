@@ -37,7 +37,7 @@ const CALLGRIND_RUNS: u64 = 10;
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
-    /// `relay` (the default) and its flags, told by `--help`; or `micro [NAME…] [--callgrind]`, `gate` or `tls`
+    /// `relay` (the default) and its flags, told by `--help`; or `micro [NAME…] [--callgrind]`, `backlog`, `gate` or `tls`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }
@@ -46,10 +46,11 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     match arguments.words.split_first() {
         Some((kind, rest)) if kind == "micro" => micro(rest),
         Some((kind, rest)) if kind == "relay" => relay(rest),
+        Some((kind, rest)) if kind == "backlog" => backlog(rest),
         Some((kind, _)) if kind == "gate" => gate(),
         Some((kind, _)) if kind == "tls" => tls(),
         Some((kind, _)) if !kind.starts_with('-') => {
-            Err(format!("bench {kind}: there are relay, micro, gate and tls").into())
+            Err(format!("bench {kind}: there are relay, micro, backlog, gate and tls").into())
         }
         _ => relay(&arguments.words),
     }
@@ -70,6 +71,16 @@ fn relay(flags: &[String]) -> Done {
     }
     step(&mut build)?;
     step(Command::new(target().join("release/ringpost-bench")).args(flags).stdin(Stdio::null()))
+}
+
+/// A long queue behind a dead upstream that comes to life.
+fn backlog(flags: &[String]) -> Done {
+    let mut build = cargo(&["build", "--release", "--package", "ringpost-benches", "--package", "ringpost"]);
+    for name in ["ringpost", "bench-backlog", "ringpost-load", "ringpost-sink"] {
+        build.args(["--bin", name]);
+    }
+    step(&mut build)?;
+    step(Command::new(target().join("release/bench-backlog")).args(flags).stdin(Stdio::null()))
 }
 
 /// The gate's program beside an empty one and xdp-filter.

@@ -38,6 +38,9 @@ struct Arguments {
     /// Open a new connection after so many messages; 0 keeps one for the whole load.
     #[arg(long, default_value_t = 0)]
     messages_per_connection: u64,
+    /// Begin no more messages a second than this, by all sessions together.
+    #[arg(long)]
+    rate: Option<f64>,
     /// Mark the messages' identifiers with this number.
     #[arg(long, default_value_t = 1)]
     run: u32,
@@ -72,6 +75,7 @@ fn send(arguments: &Arguments) -> Result<(), String> {
         octets: arguments.size.0,
         mode: if arguments.chunking { Mode::Chunking } else { arguments.mode },
         messages_per_connection: Some(arguments.messages_per_connection).filter(|most| *most > 0),
+        rate: arguments.rate.filter(|rate| *rate > 0.0),
         run: arguments.run,
     };
     let report = ring::run(load::run(plan)).map_err(|error| error.to_string())?;

@@ -1,9 +1,11 @@
-//! The spool at start: whose directory it is, how much it may hold, what is in it.
+//! The spool as it is taken over: whose directory it is, how much it may hold, what is in it.
 //!
-//! Runs before any worker, with plain blocking calls. What it must not do: make a full disk, or a damaged record, a reason
+//! Runs before any worker, or on a thread of the control plane's pool when a reload wants the first spool, with plain blocking
+//! calls. What it must not do: make a full disk, or a damaged record, a reason
 //! not to start.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, io};
 
 use futures_lite::future::block_on;
@@ -14,14 +16,15 @@ use crate::io::files::Files;
 use crate::io::files::blocking::{BlockingFiles, make_state_dir};
 use crate::io::files::lock::{Lock, LockFault};
 use crate::spool::config::SpaceMax;
-use crate::spool::{self, Geometry, RecoverFault, Report, Setup, Shard, Touch, recover};
+use crate::spool::{self, Berths, Geometry, RecoverFault, Report, Setup, Touch, recover};
 
-/// The spool, taken over.
-pub(super) struct Recovered {
-    /// One for each worker; none where there is no spool.
-    pub(super) shards: Vec<Option<Shard>>,
+/// The spool of this process, taken over or not.
+pub(super) struct Home {
+    /// Where the workers fetch their messages.
+    pub(super) berths: Arc<Berths>,
+    workers: u16,
     /// Ours as long as this lives.
-    pub(super) lock: Option<Lock>,
+    lock: Mutex<Option<Lock>>,
 }
 
 /// Why the spool cannot be used.
@@ -45,31 +48,40 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Takes the spool over, where there is one or is to be one: with `DELIVERY_PATIENCE=forever` only what is left of earlier
-/// mail is delivered.
-pub(super) fn take_over(
-    config: &spool::Config,
-    egress: &egress::Config,
-    workers: u16,
-) -> Result<Recovered, Fault> {
-    let directory = config.state_dir.join(spool::DIRECTORY);
-    if egress.delivery_patience == Patience::Forever && !directory.exists() {
-        return Ok(Recovered { shards: (0..workers).map(|_| None).collect(), lock: None });
+impl Home {
+    /// A home for so many workers that nobody lives in yet.
+    pub(super) fn new(workers: u16) -> Self {
+        Self { berths: Arc::default(), workers, lock: Mutex::default() }
     }
-    make_state_dir(&config.state_dir).map_err(|error| Fault::StateDir(config.state_dir.clone(), error))?;
-    let lock = Lock::take(&directory).map_err(Fault::Lock)?;
-    let octets_max = octets_max(config.space_max, &directory);
-    let setup = Setup {
-        geometry: Geometry::for_budget(octets_max, workers),
-        octets_max,
-        directory,
-        workers,
-        touch: Touch::Tidy,
-    };
-    let is_fixed = matches!(egress.next_hop, NextHop::Upstreams(_));
-    let recovered = block_on(recover(&BlockingFiles, &setup, classify(is_fixed))).map_err(Fault::Recover)?;
-    tell(&recovered.report);
-    Ok(Recovered { shards: recovered.shards.into_iter().map(Some).collect(), lock: Some(lock) })
+
+    /// Takes the spool over, where there is one or is to be one: with `DELIVERY_PATIENCE=forever` only what is left of
+    /// earlier mail is delivered. One that was taken over stays as it is.
+    pub(super) fn take_over(&self, config: &spool::Config, egress: &egress::Config) -> Result<(), Fault> {
+        let mut ours = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = config.state_dir.join(spool::DIRECTORY);
+        let is_wanted = egress.delivery_patience != Patience::Forever || directory.exists();
+        if ours.is_some() || !is_wanted {
+            return Ok(());
+        }
+        make_state_dir(&config.state_dir)
+            .map_err(|error| Fault::StateDir(config.state_dir.clone(), error))?;
+        let lock = Lock::take(&directory).map_err(Fault::Lock)?;
+        let octets_max = octets_max(config.space_max, &directory);
+        let setup = Setup {
+            geometry: Geometry::for_budget(octets_max, self.workers),
+            octets_max,
+            directory,
+            workers: self.workers,
+            touch: Touch::Tidy,
+        };
+        let is_fixed = matches!(egress.next_hop, NextHop::Upstreams(_));
+        let recovered =
+            block_on(recover(&BlockingFiles, &setup, classify(is_fixed))).map_err(Fault::Recover)?;
+        tell(&recovered.report);
+        self.berths.fill(recovered.shards);
+        *ours = Some(lock);
+        Ok(())
+    }
 }
 
 /// `QUEUE_BYTES_MAX` in octets.

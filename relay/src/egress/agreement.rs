@@ -31,6 +31,8 @@ pub(super) struct Agreement<I: Io> {
     pub(super) taken: Vec<Rcpt>,
     /// Whom the transaction goes to, or went to.
     pub(super) upstream: String,
+    /// Whether it offers DSN (RFC 3461).
+    pub(super) sends_notices: bool,
     /// The TLS that it goes by, or went by.
     pub(super) tls: Arc<str>,
 }
@@ -60,7 +62,14 @@ pub(super) struct Verdicts {
 
 impl<I: Io> Agreement<I> {
     pub(super) fn new(egress: Rc<Egress<I>>) -> Self {
-        Self { egress, held: None, taken: Vec::new(), upstream: String::new(), tls: "none".into() }
+        Self {
+            egress,
+            held: None,
+            taken: Vec::new(),
+            upstream: String::new(),
+            sends_notices: false,
+            tls: "none".into(),
+        }
     }
 
     fn now(&self) -> Moment {
@@ -82,6 +91,7 @@ impl<I: Io> Agreement<I> {
         let Claimed { pool, connection, is_reused } = self.egress.claim(&recipient, protection).await?;
         self.upstream.clear();
         outcome::name_upstream(&mut self.upstream, &connection.host, connection.address);
+        self.sends_notices = connection.machine.capabilities().dsn;
         self.tls = Arc::clone(&connection.tls);
         if self.held.as_ref().is_none_or(|held| !Rc::ptr_eq(&held.pool, &pool)) {
             let lease = pool.lease();

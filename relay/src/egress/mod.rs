@@ -292,7 +292,7 @@ impl<I: Io> Egress<I> {
                 Ok(connection.map(|connection| Claimed { pool, connection, is_reused: false }))
             }
             Claim::Down => Ok(None),
-            Claim::Busy => Err(reply::UPSTREAM_UNREACHABLE),
+            Claim::Busy => Err(reply::UPSTREAM_BUSY),
         }
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::agreement::{Agreement, Verdicts};
 use super::connection::{Broken, Connection};
+use super::delivery::Hop;
 use super::outcome::Stage;
 use super::pace::Pace;
 use super::{Egress, EightBit};
@@ -107,6 +108,11 @@ impl<I: Io> UpstreamStream<I> {
     /// How long its upstream takes; `None` before one is known.
     pub(super) fn pace(&self) -> Option<&Pace> {
         self.agreement.pace()
+    }
+
+    /// Whom the transaction goes to, or went to.
+    pub(super) fn hop(&self) -> Hop<'_> {
+        Hop { upstream: &self.agreement.upstream, sends_notices: self.agreement.sends_notices }
     }
 
     /// Whether the upstream has taken a recipient of this transaction.

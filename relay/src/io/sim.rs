@@ -8,9 +8,10 @@
 //! reset, a deadline ends a receive but leaves the sending side alive, exactly as [`ring`](super::ring) does it.
 
 mod faults;
+mod process;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 
 pub use self::faults::Faults;
+use self::process::Processes;
 use super::{Buffer, Flight, Io, Stream, Waiting};
 use crate::limits::TICK;
 use crate::units::Moment;
@@ -31,21 +33,34 @@ use crate::units::Moment;
 #[derive(Clone)]
 pub struct World {
     inner: Rc<Inner>,
+    /// Whose hand this is: what it spawns and serves ends with that process.
+    process: u64,
 }
 
 struct Inner {
     now: Cell<u64>,
     random: Cell<u64>,
     faults: Cell<Faults>,
-    tasks: RefCell<HashMap<u64, Task>>,
+    tasks: RefCell<BTreeMap<u64, Task>>,
     ready: Arc<Ready>,
     timers: RefCell<BTreeMap<(u64, u64), Waker>>,
     numbers: Cell<u64>,
-    listeners: RefCell<HashMap<SocketAddr, Rc<Serve>>>,
+    listeners: RefCell<BTreeMap<SocketAddr, Listener>>,
+    processes: RefCell<Processes>,
+    course: Cell<u64>,
 }
 
-type Task = Pin<Box<dyn Future<Output = ()>>>;
-type Serve = dyn Fn(SimStream);
+/// Something that runs, and the process that it ends with.
+struct Task {
+    process: u64,
+    future: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+/// An address that is served, and the process that serves it.
+struct Listener {
+    process: u64,
+    serve: Rc<dyn Fn(SimStream)>,
+}
 
 /// Tasks that can go on, in the order in which they were woken.
 #[derive(Default)]
@@ -86,7 +101,10 @@ impl World {
                 timers: RefCell::default(),
                 numbers: Cell::new(0),
                 listeners: RefCell::default(),
+                processes: RefCell::default(),
+                course: Cell::new(seed),
             }),
+            process: 0,
         }
     }
 
@@ -97,7 +115,8 @@ impl World {
 
     /// Serves an address: every connection to it is handed to `serve`.
     pub fn listen(&self, address: SocketAddr, serve: impl Fn(SimStream) + 'static) {
-        self.inner.listeners.borrow_mut().insert(address, Rc::new(serve));
+        let listener = Listener { process: self.process, serve: Rc::new(serve) };
+        self.inner.listeners.borrow_mut().insert(address, listener);
     }
 
     /// Refuses connections to an address from now on; those that are open go on.
@@ -126,12 +145,13 @@ impl World {
         self.spawn(async move {
             *slot.borrow_mut() = Some(future.await);
         });
-        while result.borrow().is_none() && self.now() <= by {
-            if !self.turn() && !self.jump() {
-                break;
-            }
-        }
+        while result.borrow().is_none() && self.now() <= by && self.step() {}
         result.take()
+    }
+
+    /// Lets the next thing happen: one task goes on, or time does. False: nothing can happen any more.
+    pub fn step(&self) -> bool {
+        self.turn() || self.jump()
     }
 
     /// Ends the world: every task, listener and timer goes, and with them what they hold of the world itself.
@@ -147,7 +167,8 @@ impl World {
         // A task that has ended may be woken once more.
         let Some(mut task) = self.inner.tasks.borrow_mut().remove(&number) else { return true };
         let waker = Waker::from(Arc::new(TaskWaker { ready: Arc::clone(&self.inner.ready), task: number }));
-        if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+        self.note(number);
+        if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
             self.inner.tasks.borrow_mut().insert(number, task);
         }
         true
@@ -216,7 +237,7 @@ impl Io for World {
             return Err(io::ErrorKind::TimedOut.into());
         }
         self.sleep(way).await;
-        let serve = self.inner.listeners.borrow().get(&address).cloned();
+        let serve = self.inner.listeners.borrow().get(&address).map(|listener| Rc::clone(&listener.serve));
         let serve = serve.ok_or(io::ErrorKind::ConnectionRefused)?;
         let (ours, theirs) = self.pair();
         serve(theirs);
@@ -236,8 +257,12 @@ impl Io for World {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        if self.refuses(std::any::type_name_of_val(&task)) {
+            return;
+        }
         let number = self.number();
-        self.inner.tasks.borrow_mut().insert(number, Box::pin(task));
+        let task = Task { process: self.process, future: Box::pin(task) };
+        self.inner.tasks.borrow_mut().insert(number, task);
         self.inner.ready.push(number);
     }
 }

@@ -322,6 +322,8 @@ replies! {
     UPSTREAM_MISCONFIGURED = 451 (4, 3, 5) "Upstream refuses this relay's configuration, try again later";
     /// No upstream can be reached.
     UPSTREAM_UNREACHABLE = 451 (4, 4, 1) "Upstream not reachable, try again later";
+    /// Every connection to the upstream was busy for too long (`UPSTREAM_CONNECTIONS`).
+    UPSTREAM_BUSY = 451 (4, 3, 2) "Upstream busy, try again later";
     /// `UPSTREAM_RATE` is used up, and nothing is queued (`DELIVERY_PATIENCE=forever`).
     UPSTREAM_RATE_REACHED = 451 (4, 3, 2) "Upstream rate reached, try again later";
     /// `QUEUE_LIFETIME` is over: said in logs and notices, never to a client.

@@ -408,12 +408,16 @@ fn seeds(count: u64) -> Vec<u64> {
     }
 }
 
-const SOUND: Plan = Plan {
-    faults: Faults { write_eio: 0, write_enospc: 0, write_short: 50, names: 0, capacity_octets: 0 },
-    done_first: false,
-};
+const SOUND: Plan = Plan { faults: Faults { write_short: 50, ..Faults::NONE }, done_first: false };
 const FAULTY: Plan = Plan {
-    faults: Faults { write_eio: 30, write_enospc: 10, write_short: 100, names: 50, capacity_octets: 600_000 },
+    faults: Faults {
+        write_eio: 30,
+        write_enospc: 10,
+        write_short: 100,
+        names: 50,
+        capacity_octets: 600_000,
+        ..Faults::NONE
+    },
     done_first: false,
 };
 

@@ -131,6 +131,8 @@ pub enum Standing {
     Failed,
     /// Returned to the sender, or dropped where no notice is due.
     Returned,
+    /// An upstream has it that sends no notices, and the sender asked for one; the notice is not durable yet.
+    Relayed,
 }
 
 /// One attempt, as far as it is kept.
@@ -333,9 +335,8 @@ fn body(octet: u8) -> Option<Body> {
 }
 
 fn standing(octet: u8) -> Option<Standing> {
-    [Standing::Pending, Standing::Delivered, Standing::Failed, Standing::Returned]
-        .into_iter()
-        .find(|&standing| standing as u8 == octet)
+    use Standing::{Delivered, Failed, Pending, Relayed, Returned};
+    [Pending, Delivered, Failed, Returned, Relayed].into_iter().find(|&standing| standing as u8 == octet)
 }
 
 #[cfg(test)]

@@ -68,6 +68,8 @@ pub struct Summary {
     pub attempts: u16,
     /// Whether an operator has stopped its delivery.
     pub held: bool,
+    /// Whether its sender was told of the delay.
+    pub delay_told: bool,
     /// Octets of the body; at most `u32::MAX`.
     pub octets: u32,
 }
@@ -88,6 +90,7 @@ pub(super) struct Slot {
     pub(super) octets: u32,
     pub(super) attempts: u16,
     pub(super) held: bool,
+    pub(super) delay_told: bool,
 }
 
 const _: () = assert!(size_of::<Slot>() <= 64);
@@ -106,6 +109,7 @@ impl Slot {
             octets: 0,
             attempts: 0,
             held: false,
+            delay_told: false,
         }
     }
 
@@ -126,6 +130,7 @@ impl Slot {
             due_s: self.due_s,
             attempts: self.attempts,
             held: self.held,
+            delay_told: self.delay_told,
             octets: self.octets,
         })
     }

@@ -5,7 +5,7 @@
 //! it still speaks about, plus the chunks of drafts. A message that is settled keeps what it has on the disk until its
 //! tombstone is there: a crash before that brings it back with its latest state, not an older one.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::batch::{Effect, Next};
@@ -33,7 +33,7 @@ pub(super) struct Unlink {
 pub(super) struct Ledger {
     pub(super) index: Index,
     pub(super) catalogue: Arc<Catalogue>,
-    known: HashMap<UseId, Known>,
+    known: BTreeMap<UseId, Known>,
     /// Messages that are not on the disk yet, and whether they are settled all the same.
     pending: HashMap<QueueId, bool>,
     /// Messages that became durable and are to be scheduled.
@@ -57,14 +57,14 @@ impl Ledger {
     pub(super) fn new(
         index: Index,
         catalogue: Arc<Catalogue>,
-        segments: &HashMap<UseId, Arc<Segment>>,
+        segments: &BTreeMap<UseId, Arc<Segment>>,
         unlinks: &[Unlink],
     ) -> Self {
         let body_octets = index.summaries().map(|summary| u64::from(summary.octets)).sum();
         let mut ledger = Self {
             index: Index::default(),
             catalogue,
-            known: HashMap::new(),
+            known: BTreeMap::new(),
             pending: HashMap::new(),
             arrivals: VecDeque::new(),
             carry: BTreeSet::new(),
@@ -214,11 +214,12 @@ impl Ledger {
                 self.index.put(slot, parts);
             }
             Effect::Moved { id, parts } => self.move_to(id, parts, segment, place),
-            Effect::State { id, due_s, attempts, held } => {
+            Effect::State { id, due_s, attempts, held, delay_told } => {
                 self.stated(id);
                 let Some(slot) = self.index.get_mut(id) else { return };
                 let old = std::mem::replace(&mut slot.state, place);
                 (slot.due_s, slot.attempts, slot.held) = (due_s, attempts, held);
+                slot.delay_told = delay_told;
                 self.pin_in(segment, place.record_octets());
                 self.unpin(old);
             }

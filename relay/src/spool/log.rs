@@ -356,7 +356,7 @@ pub(super) struct Placed<'a> {
 pub(super) fn state_effect(id: QueueId, state: &State) -> Effect {
     let due_s = u32::try_from(state.due_ms / 1000).unwrap_or(u32::MAX);
     let attempts = u16::try_from(state.attempts).unwrap_or(u16::MAX);
-    Effect::State { id, due_s, attempts, held: state.held }
+    Effect::State { id, due_s, attempts, held: state.held, delay_told: state.delay_told }
 }
 
 impl<F: Files> Inner<F> {

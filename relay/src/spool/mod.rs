@@ -58,4 +58,4 @@ pub use read::{Body, Message, ReadFault};
 pub use recover::recover;
 pub use scan::Damage;
 pub use segment::{Catalogue, Geometry};
-pub use shard::{RecoverFault, Recovered, Report, Setup, Shard, Touch};
+pub use shard::{Berths, RecoverFault, Recovered, Report, Setup, Shard, Touch};

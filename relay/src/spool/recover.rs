@@ -47,7 +47,8 @@ pub async fn recover<F: Files>(
         classify,
         shards: (0..workers).map(|_| Pile::default()).collect(),
         chunks: HashMap::new(),
-        segments: HashMap::new(),
+        lacking: BTreeMap::new(),
+        segments: BTreeMap::new(),
         sequence: 0,
         report: Report::default(),
         window: Aligned::with_capacity(BLOCK_OCTETS),
@@ -88,7 +89,10 @@ struct Recovery<'s, F: Files, C> {
     shards: Vec<Pile>,
     /// Chunks that no message has claimed yet.
     chunks: HashMap<QueueId, BTreeMap<u16, Place>>,
-    segments: HashMap<UseId, Arc<Segment>>,
+    /// Messages whose record lacks chunks, and where that record stands. Only what is neither settled further on nor met
+    /// whole is incomplete: the segment with the chunks may be used again before that with the record.
+    lacking: BTreeMap<QueueId, UseId>,
+    segments: BTreeMap<UseId, Arc<Segment>>,
     sequence: u64,
     report: Report,
     window: Aligned,
@@ -312,10 +316,13 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
         };
         let chunked: u64 = parts.iter().map(|part| u64::from(part.payload_octets)).sum();
         if parts.len() != usize::from(header.part) || chunked + tail.len() as u64 != body_octets {
-            return self.report.incomplete.push(id);
+            return self.see_lacking(id, place);
         }
         let keys = (self.classify)(&entry);
-        let Self { shards, segments, .. } = self;
+        let Self { shards, segments, lacking, .. } = self;
+        if let (Some(older), Some(segment)) = (lacking.remove(&id), segments.get(&place.segment)) {
+            segment.wait_for(older);
+        }
         let pile = pile_of(shards, id);
         let mut slot = Slot::new(id, keys);
         slot.place = place;
@@ -337,6 +344,15 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
             pile.sequences.resize(at + 1, (0, 0));
         }
         pile.sequences[at] = (header.sequence, header.sequence);
+    }
+
+    /// A record of a message lacks chunks: what has been moved or settled since, or else what is lost.
+    fn see_lacking(&mut self, id: QueueId, place: Place) {
+        let pile = pile_of(&mut self.shards, id);
+        match pile.index.get(id).copied() {
+            Some(known) => pile.remember_older(id, &known, place.segment, &self.segments),
+            None => drop(self.lacking.insert(id, place.segment)),
+        }
     }
 
     /// The chunks that a message's record commits, in order; fewer if some are missing.
@@ -365,8 +381,11 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
 
     fn see_done(&mut self, id: QueueId, place: Place) {
         let pile = pile_of(&mut self.shards, id);
-        let Some((slot, _)) = pile.index.remove(id) else { return };
         let Some(segment) = self.segments.get(&place.segment) else { return };
+        if let Some(record) = self.lacking.remove(&id) {
+            segment.wait_for(record);
+        }
+        let Some((slot, _)) = pile.index.remove(id) else { return };
         if slot.place.segment == ARCHIVED {
             segment.wait_for(slot.shadow);
             let octets = archive_octets(&slot);
@@ -377,6 +396,7 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
     }
 
     fn finish(mut self) -> Recovered {
+        self.report.incomplete.extend(self.lacking.into_keys());
         let adopted = Arc::new(Adopted { catalogue: self.catalogue, segments: self.segments });
         let mut shards = Vec::with_capacity(self.shards.len());
         for pile in self.shards {
@@ -398,7 +418,7 @@ impl Pile {
         id: QueueId,
         known: &Slot,
         older: UseId,
-        segments: &HashMap<UseId, Arc<Segment>>,
+        segments: &BTreeMap<UseId, Arc<Segment>>,
     ) {
         if known.place.segment == ARCHIVED {
             if let Some(slot) = self.index.get_mut(id) {
@@ -429,7 +449,7 @@ fn archive_octets(slot: &Slot) -> u64 {
 fn take_state(slot: &mut Slot, state: &State) {
     slot.due_s = u32::try_from(state.due_ms / 1000).unwrap_or(u32::MAX);
     slot.attempts = u16::try_from(state.attempts).unwrap_or(u16::MAX);
-    slot.held = state.held;
+    (slot.held, slot.delay_told) = (state.held, state.delay_told);
 }
 
 /// Where the records of a segment begin.

@@ -1,16 +1,16 @@
 //! What recovery is asked for and what it hands over: the messages of each worker, and a report of what was seen.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::index::{Index, Summary};
 use super::ledger::Unlink;
 use super::record::FORMAT;
 use super::scan::{Damage, Newer};
 use super::segment::{Catalogue, Geometry, Segment, UseId};
-use crate::units::QueueId;
+use crate::units::{QueueId, WorkerId};
 
 /// What is to be taken over, and by how many.
 #[derive(Debug, Clone)]
@@ -54,11 +54,37 @@ pub struct Shard {
     pub(super) unlinks: Vec<Unlink>,
 }
 
+/// The messages of a spool that was taken over, until their workers fetch them: when they start, or when a reload has opened
+/// the spool.
+#[derive(Debug, Default)]
+pub struct Berths(Mutex<Vec<Option<Shard>>>);
+
+impl Berths {
+    /// What was recovered, one shard for each worker.
+    pub fn fill(&self, shards: Vec<Shard>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = shards.into_iter().map(Some).collect();
+    }
+
+    /// Whether messages wait for a worker.
+    #[must_use]
+    pub fn has_for(&self, worker: WorkerId) -> bool {
+        let shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.get(usize::from(worker.0)).is_some_and(Option::is_some)
+    }
+
+    /// The messages of one worker; `None`: there is no spool, or it has fetched them.
+    #[must_use]
+    pub fn take(&self, worker: WorkerId) -> Option<Shard> {
+        let mut shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.get_mut(usize::from(worker.0))?.take()
+    }
+}
+
 /// The segments that were found, held until every worker has taken its share.
 #[derive(Debug)]
 pub(super) struct Adopted {
     pub(super) catalogue: Arc<Catalogue>,
-    pub(super) segments: HashMap<UseId, Arc<Segment>>,
+    pub(super) segments: BTreeMap<UseId, Arc<Segment>>,
 }
 
 impl Drop for Adopted {

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Delivery;
 use super::fate::{self, Fate};
 use super::letter::Letter;
 use super::source::{Last, Outgoing, Source};
+use super::{Delivery, Hop};
 use crate::custody::Custody;
 use crate::egress::stream::UpstreamStream;
 use crate::envelope::Envelope;
@@ -52,7 +52,11 @@ impl<I: Io, F: Files> Delivery<I, F> {
             let (again, heard): (Vec<_>, Vec<_>) =
                 heard.into_iter().partition(|(_, fate)| is_progress && fate.reply().code() == 452);
             left.extend(again.into_iter().map(|(place, _)| place));
-            self.apply(&mut letter, stream.upstream().unwrap_or_default(), &heard);
+            self.apply(&mut letter, stream.hop(), &heard);
+            if is_progress && !left.is_empty() {
+                // A crash during the transactions that are left must not have these delivered to again.
+                drop(self.spool.update(id, &letter.state));
+            }
             fates.extend(heard);
         }
         stream.reset();
@@ -155,13 +159,13 @@ impl<I: Io, F: Files> Delivery<I, F> {
     }
 
     /// Takes down what was said: in the state, in the log, in the metrics.
-    pub(super) fn apply(&self, letter: &mut Letter, upstream: &str, fates: &[(usize, Fate)]) {
+    pub(super) fn apply(&self, letter: &mut Letter, hop: Hop<'_>, fates: &[(usize, Fate)]) {
         let now_ms = self.io.unix_ms();
-        fate::record(letter, upstream, now_ms, fates);
+        fate::record(letter, hop, now_ms, fates);
         let delay = Duration::from_millis(now_ms.saturating_sub(letter.entry.arrival_ms));
         let mut meter = self.meter.borrow_mut();
         for (place, fate) in fates {
-            log_fate(letter, *place, upstream, fate, delay);
+            log_fate(letter, *place, hop.upstream, fate, delay);
             meter.recipients[label_of(fate)] += 1;
         }
         if fates.iter().any(|(_, fate)| matches!(fate, Fate::Delivered(_))) {
@@ -174,11 +178,11 @@ impl<I: Io, F: Files> Delivery<I, F> {
     pub(super) async fn finish(self: &Rc<Self>, mut letter: Letter, outcome: Outcome) {
         let id = letter.id;
         let is_open = !letter.pending().is_empty();
-        let returned = self.return_failed(&mut letter).await;
+        let told = self.return_failed(&mut letter).await && self.tell_relayed(&mut letter).await;
         if !is_open {
             // Where nobody was asked the destination has shown nothing.
             let outcome = if outcome == Outcome::Unreachable { Outcome::Dropped } else { Outcome::Settled };
-            return if returned { self.settle(id, outcome) } else { self.postpone(letter) };
+            return if told { self.settle(id, outcome) } else { self.postpone(letter) };
         }
         let after = self.schedule.borrow_mut().finished(id, outcome, self.now(), self.io.random());
         match after {
@@ -187,7 +191,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
                 letter.state.attempts = attempts;
                 letter.state.due_ms = due_ms;
                 self.warn_of_delay(&mut letter).await;
-                letter.state.held = self.schedule.borrow().is_held(id);
+                self.note_what_is_known(&mut letter);
                 if self.is_worth_writing(&letter) {
                     // Until it is on the disk a restart would only try again sooner.
                     drop(self.spool.update(id, &letter.state));
@@ -203,35 +207,21 @@ impl<I: Io, F: Files> Delivery<I, F> {
         is_news || letter.state.held || letter.state.delay_told || self.spool.room(0).is_ok()
     }
 
-    /// The lifetime of a message is over while its destination is dead.
-    pub(super) async fn expire(self: &Rc<Self>, id: QueueId) {
-        match self.open(id).await {
-            Ok((letter, _)) => self.give_up(letter).await,
-            Err(fault) => self.unreadable(id, &fault),
-        }
-    }
-
-    /// Nobody who still waits will be delivered to.
-    async fn give_up(self: &Rc<Self>, mut letter: Letter) {
-        let last = letter.state.history.last().map(|attempt| attempt.upstream.clone()).unwrap_or_default();
-        let fates: Vec<_> =
-            letter.pending().into_iter().map(|place| (place, Fate::Refused(reply::EXPIRED))).collect();
-        self.apply(&mut letter, &last, &fates);
-        if self.return_failed(&mut letter).await {
-            self.settle(letter.id, Outcome::Dropped);
-        } else {
-            self.postpone(letter);
-        }
-    }
-
     /// A notice could not be made durable: it is tried again, however old the message is.
     pub(super) fn postpone(&self, mut letter: Letter) {
         let due = self.schedule.borrow_mut().postpone(letter.id, self.now(), self.io.random());
         if let Some(due_ms) = due {
             letter.state.due_ms = due_ms;
-            letter.state.held = self.schedule.borrow().is_held(letter.id);
+            self.note_what_is_known(&mut letter);
             drop(self.spool.update(letter.id, &letter.state));
         }
+    }
+
+    /// What others may have changed during the attempt.
+    fn note_what_is_known(&self, letter: &mut Letter) {
+        let schedule = self.schedule.borrow();
+        letter.state.held = schedule.is_held(letter.id);
+        letter.state.delay_told = schedule.is_told(letter.id);
     }
 
     pub(super) fn settle(&self, id: QueueId, outcome: Outcome) {

@@ -11,6 +11,7 @@
 //!
 //! What it must not do: answer a client, touch a message that a session still has, or hold a client's turn for the backlog.
 
+mod aging;
 mod attempt;
 mod fate;
 mod letter;
@@ -36,7 +37,7 @@ use crate::envelope::Envelope;
 use crate::ingress::sink::Introduction;
 use crate::io::Io;
 use crate::io::files::Files;
-use crate::limits::{ATTEMPTS_MAX, EXPIRY_LOOK_MESSAGES, FRESH_OCTETS_MAX, SPOOL_REVIVE_INTERVAL, TICK};
+use crate::limits::{ATTEMPTS_MAX, FRESH_OCTETS_MAX, SPOOL_REVIVE_INTERVAL, TICK};
 use crate::meter::{Meter, QueueState};
 use crate::smtp::reply::{self, Reply};
 use crate::spool::entry::{Entry, State};
@@ -45,6 +46,7 @@ use crate::spool::{self, Draft, Health, Next, Receipt, Refusal, Shard, Spool, Su
 use crate::units::{Moment, QueueId, QueueIds, WorkerId};
 
 pub use fate::Fate;
+pub use returns::Beginning;
 
 /// The queue of one worker.
 pub struct Delivery<I: Io, F: Files> {
@@ -76,6 +78,10 @@ pub struct Delivery<I: Io, F: Files> {
     /// Messages of which an upstream has everything but has not said so.
     doubts: Cell<u32>,
     revive_at: Cell<Moment>,
+    /// Old messages that are being looked after.
+    aging: Cell<usize>,
+    /// Until then nobody is told of delays that no attempt has shown.
+    warn_at: Cell<Moment>,
 }
 
 /// What a worker's queue begins with.
@@ -92,6 +98,15 @@ pub struct Inheritance {
     pub ids: Rc<RefCell<QueueIds>>,
     /// The monotonic clock, to measure writes by.
     pub clock: fn() -> Moment,
+}
+
+/// Whom an attempt went to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop<'a> {
+    /// Its name for log and history; empty: nobody was asked.
+    pub upstream: &'a str,
+    /// Whether it offers DSN, and so sees to what the sender has asked for (RFC 3461 §5.2.1).
+    pub sends_notices: bool,
 }
 
 /// Messages that are on the disk and still in memory. Invariant: `octets` is the sum of what they cost.
@@ -156,6 +171,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
             tasks: Cell::new(0),
             doubts: Cell::new(0),
             revive_at: Cell::new(Moment::default()),
+            aging: Cell::new(0),
+            warn_at: Cell::new(Moment::default()),
         })
     }
 
@@ -242,11 +259,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             self.egress.probe_now();
             self.schedule.borrow_mut().probe(0);
         }
-        let expired = self.schedule.borrow_mut().expired(now, EXPIRY_LOOK_MESSAGES);
-        for id in expired {
-            let queue = Rc::clone(self);
-            self.task(async move { queue.expire(id).await });
-        }
+        self.look_after_the_old(now);
         // Room that somebody else has made is found by looking, also where nothing was refused by the disk itself yet.
         if self.spool.room(0).is_err() && now.moment >= self.revive_at.get() {
             self.revive_at.set(now.moment.after(SPOOL_REVIVE_INTERVAL));
@@ -326,13 +339,13 @@ impl<I: Io, F: Files> Delivery<I, F> {
         self: &Rc<Self>,
         id: QueueId,
         entry: Rc<Entry>,
-        upstream: &str,
+        hop: Hop<'_>,
         fates: Vec<(usize, Fate)>,
     ) {
         let octets = self.spool.summary(id).map_or(0, |summary| u64::from(summary.octets));
         let mut letter = Letter { id, entry, state: State::default(), octets };
         let outcome = fate::outcome(&fates);
-        self.apply(&mut letter, upstream, &fates);
+        self.apply(&mut letter, hop, &fates);
         self.finish(letter, outcome).await;
         self.bell.ring();
     }

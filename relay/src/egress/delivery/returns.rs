@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::fate::{self, Fate};
 use super::letter::Letter;
-use super::{Delivery, Parcel};
+use super::{Delivery, Hop, Parcel};
 use crate::egress::notice::{self, Diagnostic, Event, Original, Outcome, Teller};
 use crate::egress::operator::{self, Action, Queue, QueueOrder};
 use crate::io::Io;
 use crate::io::files::Files;
 use crate::limits::NOTICE_ORIGINAL_OCTETS_MAX;
-use crate::smtp::reply::{self, Enhanced};
-use crate::spool::entry::{Attempt, Standing, State};
+use crate::smtp::reply::{self, Enhanced, Reply};
+use crate::spool::entry::{Attempt, Entry, Standing, State};
 use crate::spool::{Next, schedule};
 use crate::trace::LocalTime;
 use crate::units::QueueId;
@@ -72,25 +73,50 @@ impl<I: Io, F: Files> Delivery<I, F> {
         is_told
     }
 
-    /// Tells the sender of a delay, once, where `DELAY_WARNING` says so.
-    pub(super) async fn warn_of_delay(self: &Rc<Self>, letter: &mut Letter) {
-        let (after, lifetime) = {
-            let config = self.config.borrow();
-            (config.delay_warning, config.lifetime)
-        };
-        let age = Duration::from_millis(self.io.unix_ms().saturating_sub(letter.entry.arrival_ms));
-        if letter.state.delay_told || after.is_none_or(|after| age < after) {
-            return;
+    /// Sees to it that the sender hears of recipients whose upstream sends no notices; whether nothing of that is left to do.
+    pub(super) async fn tell_relayed(self: &Rc<Self>, letter: &mut Letter) -> bool {
+        let relayed = letter.standing(Standing::Relayed);
+        let is_told = self.tell(letter, &relayed, Event::Relayed).await;
+        if is_told {
+            relayed.into_iter().for_each(|place| letter.state.set_standing(place, Standing::Delivered));
         }
-        let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
-        let until_ms = letter.entry.arrival_ms.saturating_add(lifetime_ms);
-        let pending = letter.pending();
-        letter.state.delay_told = self.tell(letter, &pending, Event::Delayed { until_ms }).await;
+        is_told
+    }
+
+    /// The same for a message that was never in the spool: all its recipients were relayed with this reply. Where the notice
+    /// cannot be made durable now, it is lost: the message is not here to wait with it.
+    pub async fn tell_of_stream(
+        self: &Rc<Self>,
+        id: QueueId,
+        entry: Entry,
+        hop: Hop<'_>,
+        reply: &Reply,
+        beginning: Beginning,
+    ) {
+        let fates: Vec<(usize, Fate)> =
+            (0..entry.recipients.len()).map(|place| (place, Fate::of(reply.clone()))).collect();
+        let mut letter = Letter { id, entry: Rc::new(entry), state: State::default(), octets: 0 };
+        fate::record(&mut letter, hop, self.io.unix_ms(), &fates);
+        let relayed = letter.standing(Standing::Relayed);
+        if !self.tell_with(&letter, &relayed, Event::Relayed, Some(beginning)).await {
+            tracing::error!(event = "notice_lost", queue_id = %id, to = letter.entry.sender.as_str());
+        }
     }
 
     /// Makes a notice durable about those of the recipients whose sender wants one. False: there is one to be sent, and it
     /// could not be.
-    async fn tell(self: &Rc<Self>, letter: &Letter, places: &[usize], event: Event) -> bool {
+    pub(super) async fn tell(self: &Rc<Self>, letter: &Letter, places: &[usize], event: Event) -> bool {
+        self.tell_with(letter, places, event, None).await
+    }
+
+    /// The same; `beginning`: of a message that is not in the spool.
+    async fn tell_with(
+        self: &Rc<Self>,
+        letter: &Letter,
+        places: &[usize],
+        event: Event,
+        beginning: Option<Beginning>,
+    ) -> bool {
         let bounce_to = self.config.borrow().bounce_to.clone();
         let wanted = |&place: &usize| notice::addressee(&letter.entry, place, event, &bounce_to).is_some();
         let places: Vec<usize> = places.iter().copied().filter(wanted).collect();
@@ -104,8 +130,12 @@ impl<I: Io, F: Files> Delivery<I, F> {
             tracing::warn!(event = "notice_put_off", queue_id = %letter.id, to, wait = wait.as_secs());
             return false;
         }
-        let (octets, is_whole) = self.beginning(letter.id).await;
-        let original = Original { id: letter.id, entry: &letter.entry, octets: &octets, is_whole };
+        let beginning = match beginning {
+            Some(beginning) => beginning,
+            None => self.beginning(letter.id).await,
+        };
+        let Beginning { octets, is_whole } = &beginning;
+        let original = Original { id: letter.id, entry: &letter.entry, octets, is_whole: *is_whole };
         let id = self.ids.borrow_mut().issue();
         let host_name = Arc::clone(&self.egress.config().relay_host_name);
         let now = LocalTime { unix_ms: self.io.unix_ms(), offset_minutes: 0 };
@@ -125,20 +155,28 @@ impl<I: Io, F: Files> Delivery<I, F> {
         }
     }
 
-    /// The first octets of a message, as many as a notice may return, and whether these are all. Best effort: a notice
-    /// goes out also where the message cannot be read any more.
-    async fn beginning(&self, id: QueueId) -> (Vec<u8>, bool) {
+    /// The first octets of a message. Best effort: a notice goes out also where the message cannot be read any more.
+    async fn beginning(&self, id: QueueId) -> Beginning {
         let mut octets = Vec::new();
-        let Ok(mut message) = self.spool.read(id).await else { return (octets, false) };
+        let Ok(mut message) = self.spool.read(id).await else { return Beginning::default() };
         while octets.len() <= NOTICE_ORIGINAL_OCTETS_MAX {
             match message.body.next().await {
                 Ok(Some(more)) => octets.extend_from_slice(&more),
-                Ok(None) => return (octets, true),
+                Ok(None) => return Beginning { octets, is_whole: true },
                 Err(_unreadable) => break,
             }
         }
-        (octets, false)
+        Beginning { octets, is_whole: false }
     }
+}
+
+/// The first octets of a message in plain form, as many as a notice may return.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Beginning {
+    /// These octets.
+    pub octets: Vec<u8>,
+    /// Whether they are all.
+    pub is_whole: bool,
 }
 
 /// What a notice says of a recipient, out of the history of its message.

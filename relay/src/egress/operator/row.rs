@@ -138,6 +138,7 @@ fn standing_name(standing: Standing) -> &'static str {
         Standing::Delivered => "delivered",
         Standing::Failed => "failed",
         Standing::Returned => "returned",
+        Standing::Relayed => "relayed",
     }
 }
 

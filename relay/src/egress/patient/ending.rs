@@ -7,12 +7,14 @@ use std::task::Poll;
 
 use super::{Later, Patient};
 use crate::custody::Custody;
-use crate::egress::delivery::{Fate, refusal_of};
+use crate::egress::delivery::{Fate, Hop, refusal_of};
 use crate::egress::stream::UpstreamStream;
 use crate::envelope::Envelope;
 use crate::ingress::sink::{Content, Sink};
 use crate::io::files::Files;
 use crate::io::{Flight, Io};
+use crate::smtp::params::{Notify, Rcpt};
+use crate::smtp::path::ReversePath;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::Proof;
 use crate::spool;
@@ -73,6 +75,9 @@ impl<I: Io, F: Files> Patient<I, F> {
         content: &Content<'_>,
         verdict: Result<Custody, Reply>,
     ) -> Result<Custody, Reply> {
+        if let Ok(custody) = &verdict {
+            self.tell_relayed(envelope, content, &custody.reply()).await;
+        }
         match verdict {
             Ok(custody)
                 if self.hybrid.as_ref().is_none_or(|hybrid| hybrid.later.iter().all(Option::is_none)) =>
@@ -83,6 +88,27 @@ impl<I: Io, F: Files> Patient<I, F> {
             Err(refusal) if refusal.is_permanent() => Err(refusal),
             Err(refusal) => self.give_in(envelope, content, Later::PutOff(refusal)).await,
         }
+    }
+
+    /// The upstream has the message: who asked to hear of that hears from us where the upstream cannot tell (RFC 3461
+    /// §5.2.2). Durable before the client is answered.
+    pub(super) async fn tell_relayed(&mut self, envelope: &Envelope, content: &Content<'_>, reply: &Reply) {
+        let Some(stream) = &self.stream else { return };
+        let later = self.hybrid.as_ref().map_or(&[][..], |hybrid| &hybrid.later);
+        let is_late = |place: usize| later.get(place).is_some_and(Option::is_some);
+        let places: Vec<usize> = owed(envelope, stream).filter(|&place| !is_late(place)).collect();
+        if places.is_empty() {
+            return;
+        }
+        let Some(hybrid) = &self.hybrid else {
+            tracing::warn!(event = "notice_lost", queue_id = %envelope.id, reason = "there is no spool");
+            return;
+        };
+        let delivery = Rc::clone(&hybrid.delivery);
+        let entry = delivery.entry(envelope, places.into_iter(), &content.client);
+        let telling =
+            delivery.tell_of_stream(envelope.id, entry, stream.hop(), reply, hybrid.kept.beginning());
+        Box::pin(telling).await;
     }
 
     /// The stream was for nothing: the whole message is taken for later, if the spool takes it.
@@ -124,7 +150,9 @@ impl<I: Io, F: Files> Patient<I, F> {
         hybrid.note_queued(&places);
         if !fates.is_empty() {
             delivery.adopt(envelope.id);
-            Box::pin(delivery.conclude(envelope.id, entry, &upstream, fates)).await;
+            // Nobody of them was delivered to.
+            let hop = Hop { upstream: &upstream, sends_notices: true };
+            Box::pin(delivery.conclude(envelope.id, entry, hop, fates)).await;
         }
         Ok(Custody::of_spool(receipt))
     }
@@ -154,7 +182,7 @@ impl<I: Io, F: Files> Patient<I, F> {
                 delivery.beside(async move {
                     let mut ended = queue.in_doubt(ending).await;
                     let fates = ended.fates(&streamed, asked);
-                    queue.conclude(id, entry, ended.stream.upstream().unwrap_or_default(), fates).await;
+                    queue.conclude(id, entry, ended.stream.hop(), fates).await;
                     ended.stream.reset();
                 });
                 Ok(Custody::of_spool(receipt))
@@ -163,9 +191,16 @@ impl<I: Io, F: Files> Patient<I, F> {
                 // No disk to fall back on: the client has to wait for the upstream after all.
                 let ended = ending.await;
                 self.stream = Some(ended.stream);
+                if let Ok(custody) = &ended.verdict {
+                    self.tell_relayed(envelope, content, &custody.reply()).await;
+                }
                 ended.verdict
             }
-            First::Verdict(ended) if ended.is_final(streamed.len() == all.len()) => {
+            First::Verdict(ended)
+                if ended.is_final(
+                    streamed.len() == all.len() && owed(envelope, &ended.stream).next().is_none(),
+                ) =>
+            {
                 // The commit may be on its way to the disk: there the message is settled before anybody schedules it.
                 drop(committing);
                 drop(delivery.spool.settle(id));
@@ -177,9 +212,8 @@ impl<I: Io, F: Files> Patient<I, F> {
                 hybrid.note_queued(&all);
                 delivery.adopt(id);
                 let fates = ended.fates(&streamed, asked);
-                let upstream = ended.stream.upstream().unwrap_or_default().to_owned();
+                Box::pin(delivery.conclude(id, entry, ended.stream.hop(), fates)).await;
                 self.stream = Some(ended.stream);
-                Box::pin(delivery.conclude(id, entry, &upstream, fates)).await;
                 Ok(Custody::of_spool(receipt))
             }
         }
@@ -204,6 +238,13 @@ impl<I: Io> Ended<I> {
         known.extend(streamed.iter().map(|&place| (place, Fate::of(said.clone()))));
         known
     }
+}
+
+/// The places of the recipients that asked to hear of success, where the upstream of this stream cannot tell them.
+fn owed<I: Io>(envelope: &Envelope, stream: &UpstreamStream<I>) -> impl Iterator<Item = usize> {
+    let wants = |rcpt: &Rcpt| rcpt.params.notify.is_some_and(|notify| notify.wants(Notify::SUCCESS));
+    let may = !stream.hop().sends_notices && envelope.mail.reverse_path != ReversePath::Null;
+    (0..envelope.recipients.len()).filter(move |&place| may && wants(&envelope.recipients[place]))
 }
 
 /// The fates of recipients that an upstream has put off.

@@ -9,8 +9,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use crate::egress::delivery::Beginning;
 use crate::io::files::Files;
-use crate::limits::{COMMAND_BUFFER_OCTETS, KEPT_OCTETS_MAX};
+use crate::limits::{COMMAND_BUFFER_OCTETS, KEPT_OCTETS_MAX, NOTICE_ORIGINAL_OCTETS_MAX};
 use crate::smtp::body::{Form, Piece};
 use crate::smtp::encode::Unstuffer;
 use crate::spool::{Draft, Refusal, Spool};
@@ -74,6 +75,39 @@ impl<F: Files> Kept<F> {
     /// What was kept, in plain form: the end of it, and the draft that holds the beginning, where there is one.
     pub(super) fn take(&mut self) -> (Vec<Bytes>, Option<Draft<F>>) {
         (self.take_slices(), self.draft.take())
+    }
+
+    /// The beginning of it in plain form, for a notice; nothing where it was written out.
+    pub(super) fn beginning(&self) -> Beginning {
+        let mut beginning = Beginning { octets: Vec::new(), is_whole: !self.slices.is_empty() };
+        if self.draft.is_some() {
+            return Beginning::default();
+        }
+        let mut unstuffer = self.unstuffer.as_ref().map(|_| Unstuffer::new());
+        let mut pieces = Vec::new();
+        for slice in &self.slices {
+            if beginning.octets.len() > NOTICE_ORIGINAL_OCTETS_MAX {
+                beginning.is_whole = false;
+                break;
+            }
+            let Some(unstuffer) = &mut unstuffer else {
+                beginning.octets.extend_from_slice(slice);
+                continue;
+            };
+            let mut rest = slice.clone();
+            while !rest.is_empty() {
+                pieces.clear();
+                let taken = unstuffer.unstuff(&rest, &mut pieces);
+                for piece in &pieces {
+                    beginning.octets.extend_from_slice(match piece {
+                        Piece::Input(range) => &rest[range.clone()],
+                        Piece::Literal(octets) => octets,
+                    });
+                }
+                rest = rest.split_off(taken);
+            }
+        }
+        beginning
     }
 
     /// Copies octets behind those copied before.

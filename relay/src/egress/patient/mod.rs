@@ -16,6 +16,7 @@
 mod ending;
 mod kept;
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -33,17 +34,23 @@ use crate::limits::UPSTREAM_STALL_MIN;
 use crate::smtp::body::Form;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply};
+use crate::smtp::server::Proof as _;
 use crate::spool::entry::Entry;
 
 /// One session's sink.
 pub struct Patient<I: Io, F: Files> {
     egress: Rc<Egress<I>>,
     stream: Option<Box<UpstreamStream<I>>>,
+    /// Where the queue is, once there is a spool.
+    berth: Berth<I, F>,
     hybrid: Option<Hybrid<I, F>>,
     way: Way,
     /// Whether the stream was made for a transaction without patience.
     is_plain: bool,
 }
+
+/// The place of a worker's queue: it is filled once, when there is a spool.
+pub type Berth<I, F> = Rc<OnceCell<Rc<Delivery<I, F>>>>;
 
 /// What a sink with a spool has besides.
 struct Hybrid<I: Io, F: Files> {
@@ -82,18 +89,10 @@ enum Way {
 }
 
 impl<I: Io, F: Files> Patient<I, F> {
-    /// The sink of one session; without a queue its patience is without end.
+    /// The sink of one session; as long as there is no queue its patience is without end.
     #[must_use]
-    pub fn new(egress: Rc<Egress<I>>, delivery: Option<Rc<Delivery<I, F>>>) -> Self {
-        let hybrid = delivery.map(|delivery| Hybrid {
-            kept: Kept::new(Rc::clone(&delivery.kept)),
-            delivery,
-            patience: Duration::ZERO,
-            can_queue: false,
-            later: Vec::new(),
-            queued: Vec::new(),
-        });
-        Self { egress, stream: None, hybrid, way: Way::Open, is_plain: true }
+    pub fn new(egress: Rc<Egress<I>>, berth: Berth<I, F>) -> Self {
+        Self { egress, stream: None, berth, hybrid: None, way: Way::Open, is_plain: true }
     }
 
     /// The stream as it is without patience.
@@ -112,6 +111,9 @@ impl<I: Io, F: Files> Patient<I, F> {
 
     /// How this transaction is to go, as far as that is known before anybody is asked.
     fn choose(&mut self, envelope: &Envelope, first: &Rcpt) -> Way {
+        if self.hybrid.is_none() {
+            self.hybrid = self.berth.get().map(Hybrid::new);
+        }
         let (Some(hybrid), Patience::Within(patience)) =
             (&mut self.hybrid, self.egress.config().delivery_patience)
         else {
@@ -233,6 +235,17 @@ impl<I: Io, F: Files> Patient<I, F> {
 }
 
 impl<I: Io, F: Files> Hybrid<I, F> {
+    fn new(delivery: &Rc<Delivery<I, F>>) -> Self {
+        Self {
+            kept: Kept::new(Rc::clone(&delivery.kept)),
+            delivery: Rc::clone(delivery),
+            patience: Duration::ZERO,
+            can_queue: false,
+            later: Vec::new(),
+            queued: Vec::new(),
+        }
+    }
+
     /// A transaction begins, or is over.
     fn clear(&mut self) {
         self.later.clear();
@@ -265,10 +278,10 @@ fn nameless(envelope: &Envelope) -> Envelope {
 
 impl<I: Io, F: Files> Sink for Patient<I, F> {
     fn begin(&self, mail: &Mail) -> Result<(), Reply> {
-        match (&self.hybrid, self.egress.config().delivery_patience) {
+        match (self.berth.get(), self.egress.config().delivery_patience) {
             // RFC 5321 §6.1: what can be foreseen is said before the client sends anything.
-            (Some(hybrid), Patience::Within(Duration::ZERO)) => {
-                hybrid.delivery.room(mail.params.size.unwrap_or(0))
+            (Some(delivery), Patience::Within(Duration::ZERO)) => {
+                delivery.room(mail.params.size.unwrap_or(0))
             }
             _ => Ok(()),
         }
@@ -363,7 +376,11 @@ impl<I: Io, F: Files> Sink for Patient<I, F> {
         content: Content<'_>,
     ) -> Result<Custody, Reply> {
         if self.way == Way::Plain {
-            return self.plain().finish(envelope, rest, content).await;
+            let verdict = self.plain().finish(envelope, rest, content).await;
+            if let Ok(custody) = &verdict {
+                self.tell_relayed(envelope, &content, &custody.reply()).await;
+            }
+            return verdict;
         }
         if let Some(hybrid) = &mut self.hybrid
             && hybrid.can_queue
@@ -403,5 +420,7 @@ impl<I: Io, F: Files> Sink for Patient<I, F> {
 
 /// Whether an upstream has said this, and not we in its place.
 fn is_heard(refusal: &Reply) -> bool {
-    ![reply::UPSTREAM_UNREACHABLE, reply::UPSTREAM_LOST, reply::TOO_MANY_RECIPIENTS].contains(refusal)
+    let ours =
+        [reply::UPSTREAM_UNREACHABLE, reply::UPSTREAM_BUSY, reply::UPSTREAM_LOST, reply::TOO_MANY_RECIPIENTS];
+    !ours.contains(refusal)
 }

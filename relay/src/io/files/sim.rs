@@ -2,8 +2,9 @@
 //!
 //! An operation that changes the disk waits until [`SimDisk::step`] completes one of those that are under way, in no
 //! particular order. What has completed is on the platter; of what is under way a crash leaves any subset of its
-//! 512-octet sectors, of a change of names all or nothing. Faults are drawn from the seed: errors after which any part
-//! of the octets may be written, and short writes. Reads are answered at once, from the platter.
+//! 512-octet sectors, some of them as neither what was there nor what was to be, and of a change of names all or nothing.
+//! Faults are drawn from the seed: errors after which any part of the octets may be written, short writes, and reads
+//! that fail for once. Reads are answered at once, from the platter.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,8 +34,16 @@ pub struct Faults {
     pub write_short: u32,
     /// Changes of names, and new files, that fail.
     pub names: u32,
+    /// Reads that fail with EIO; the next one may not.
+    pub read_eio: u32,
     /// Octets of the disk; new files beyond them fail with ENOSPC. 0: no bound.
     pub capacity_octets: u64,
+}
+
+impl Faults {
+    /// A disk that does what it is told.
+    pub const NONE: Self =
+        Self { write_eio: 0, write_enospc: 0, write_short: 0, names: 0, read_eio: 0, capacity_octets: 0 };
 }
 
 type Octets = Rc<RefCell<Vec<u8>>>;
@@ -47,6 +56,8 @@ struct World {
     under_way: BTreeMap<u64, Operation>,
     done: BTreeMap<u64, io::Result<usize>>,
     last: u64,
+    /// Wants to know when something is under way.
+    driver: Option<Waker>,
 }
 
 struct Operation {
@@ -102,6 +113,7 @@ impl SimDisk {
             under_way: BTreeMap::new(),
             done: BTreeMap::new(),
             last: 0,
+            driver: None,
         })
     }
 
@@ -127,6 +139,19 @@ impl SimDisk {
         true
     }
 
+    /// Waits until an operation is under way, for whoever calls [`Self::step`]; one at a time.
+    pub async fn busy(&self) {
+        poll_fn(|cx| {
+            let mut world = self.world.borrow_mut();
+            if !world.under_way.is_empty() {
+                return Poll::Ready(());
+            }
+            world.driver = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// What a crash leaves: another disk, without faults. This one is not changed.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
@@ -147,6 +172,7 @@ impl SimDisk {
             under_way: BTreeMap::new(),
             done: BTreeMap::new(),
             last: 0,
+            driver: None,
         };
         for operation in world.under_way.values() {
             match operation.change.clone() {
@@ -218,6 +244,9 @@ impl World {
     fn begin(&mut self, change: Change, waker: &Waker) -> u64 {
         self.last += 1;
         self.under_way.insert(self.last, Operation { change, waker: Some(waker.clone()) });
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
         self.last
     }
 
@@ -344,6 +373,11 @@ impl File for SimFile {
     }
 
     async fn read_at(&self, mut into: Aligned, at: u64) -> (io::Result<usize>, Aligned) {
+        let mut world = self.disk.world.borrow_mut();
+        let often = world.faults.read_eio;
+        if often > 0 && world.entropy.chance(often) {
+            return (Err(error(libc::EIO)), into);
+        }
         let octets = self.octets.borrow();
         let start = usize::try_from(at).unwrap_or(usize::MAX).min(octets.len());
         let count = into.len().min(octets.len() - start);
@@ -352,17 +386,21 @@ impl File for SimFile {
     }
 }
 
-/// Writes any subset of the sectors.
+/// Writes any subset of the sectors; some may end up as neither the old nor the new.
 fn tear(entropy: &mut Entropy, file: &mut Vec<u8>, at: usize, octets: &[u8]) {
-    let how = entropy.below(4);
+    let how = entropy.below(5);
     for (number, sector) in octets.chunks(SECTOR_OCTETS).enumerate() {
         let written = match how {
             0 => false,
             1 => true,
             _ => entropy.chance(500),
         };
-        if written {
-            put(file, at + number * SECTOR_OCTETS, sector);
+        let at = at + number * SECTOR_OCTETS;
+        if how == 4 && entropy.chance(200) {
+            let garbage: Vec<u8> = sector.iter().map(|_| entropy.draw().to_le_bytes()[0]).collect();
+            put(file, at, &garbage);
+        } else if written {
+            put(file, at, sector);
         }
     }
 }
@@ -413,10 +451,7 @@ mod tests {
             match after[4096..].iter().filter(|&&octet| octet == 1).count() {
                 0 => lost += 1,
                 BLOCK_OCTETS => kept += 1,
-                count => {
-                    assert_eq!(count % SECTOR_OCTETS, 0);
-                    torn += 1;
-                }
+                _ => torn += 1,
             }
         }
         assert!(lost > 10 && torn > 10 && kept > 10);

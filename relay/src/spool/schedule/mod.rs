@@ -5,12 +5,13 @@
 //! destination may have under way is bounded by its limit, by a window that opens slowly, and by a breaker.
 //!
 //! **Expiry.** A message is given up only after an attempt: the one that [`Schedule::finished`] reports, or, while its
-//! destination's breaker is open, one that it has had before ([`Schedule::expired`]). One that was never attempted waits
-//! for its attempt however old it is.
+//! destination's breaker is open, one that it, or another for the same destination, has had since it came
+//! ([`Schedule::aged`]). A message whose destination nobody has tried waits for its attempt however old it is.
 //!
 //! **Memory.** Some 50 octets a message. Lines are linked through the items themselves; a message that is taken out of the
 //! middle of a line leaves its item there until its turn comes.
 
+mod age;
 mod breaker;
 mod bucket;
 mod operator;
@@ -24,6 +25,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
+pub use age::{Aged, Look};
 pub use bucket::Bucket;
 pub use retry::{Now, Retry};
 pub use select::Selector;
@@ -103,6 +105,8 @@ pub enum Outcome {
     Deferred,
     /// To be tried again: the destination cannot be reached, or breaks off.
     Unreachable,
+    /// To be tried again: no connection came free to ask the destination, of which that says nothing.
+    Unasked,
 }
 
 /// What is to be done with a message after an attempt.
@@ -134,6 +138,10 @@ struct Item {
     linked: bool,
     /// Under way, and to be held if that does not settle it.
     hold_next: bool,
+    /// Its sender was told of the delay, or is just being told.
+    told: bool,
+    /// What was to follow its last attempt could not be done.
+    postponed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,6 +209,8 @@ impl Schedule {
             stage: Stage::Held,
             linked: false,
             hold_next: false,
+            told: summary.delay_told,
+            postponed: false,
         });
         self.counts.held += 1;
         if !summary.held {
@@ -255,9 +265,14 @@ impl Schedule {
     /// What came of the attempt that [`Self::next`] began, and what is to be done now.
     pub fn finished(&mut self, id: QueueId, outcome: Outcome, now: Now, random: u64) -> After {
         let Some(at) = self.find(id) else { return After::Gone };
+        if outcome == Outcome::Unasked {
+            let attempts = u32::from(self.items[at as usize].attempts);
+            let due = self.postpone(id, now, random);
+            return due.map_or(After::Gone, |due_ms| After::Again { attempts, due_ms });
+        }
         let item = self.items[at as usize];
         if item.stage == Stage::UnderWay {
-            self.answered(item.keys.destination, outcome, now.moment, random);
+            self.answered(item.keys.destination, outcome, now, random);
         }
         if matches!(outcome, Outcome::Settled | Outcome::Dropped) {
             self.remove(id);
@@ -292,34 +307,13 @@ impl Schedule {
         let wait = self.retry.wait(u32::from(item.attempts).max(1), random);
         let item = &mut self.items[at as usize];
         item.due = ticks(now.moment.after(wait));
+        item.postponed = true;
         if std::mem::take(&mut item.hold_next) {
             self.stage(at, Stage::Held);
         } else {
             self.wait_or_line_up(at, now.moment);
         }
         Some(now.unix_ms + u64::try_from(wait.as_millis()).unwrap_or(0))
-    }
-
-    /// Some messages whose lifetime is over while their destination's breaker is open, and that were attempted before: each
-    /// is under way until it is reported as [`Outcome::Dropped`]. Looks at `budget` messages; to be called every tick.
-    pub fn expired(&mut self, now: Now, budget: usize) -> Vec<QueueId> {
-        let mut expired = Vec::new();
-        for _ in 0..budget.min(self.items.len()) {
-            self.sweep = if self.sweep + 1 < self.items.len() { self.sweep + 1 } else { 0 };
-            let item = self.items[self.sweep];
-            let idle = matches!(item.stage, Stage::Waiting | Stage::Ready);
-            let open = || self.destinations.get(&item.keys.destination).is_some_and(|d| d.breaker.is_open());
-            let old = || self.retry.is_expired(u64::from(item.arrival_s) * 1000, now.unix_ms);
-            if idle && item.attempts > 0 && old() && open() {
-                let at = u32::try_from(self.sweep).unwrap_or(NONE);
-                self.stage(at, Stage::UnderWay);
-                if let Some(destination) = self.destinations.get_mut(&item.keys.destination) {
-                    destination.under_way += 1;
-                }
-                expired.extend(unpack(item.id));
-            }
-        }
-        expired
     }
 
     /// Takes a message out. False: no such message.

@@ -32,9 +32,12 @@ fn mail(number: u32, destination: u32, source: u32) -> Summary {
         due_s: now_s,
         attempts: 0,
         held: false,
+        delay_told: false,
         octets: 1,
     }
 }
+
+const LOOK: Look = Look { messages: 100, found_max: 100, warn_after: None };
 
 /// Lets everything that may begin begin; says what did.
 fn begin(schedule: &mut Schedule, now: Now) -> Vec<QueueId> {
@@ -155,30 +158,84 @@ fn nothing_expires_without_an_attempt() {
     let mut schedule = schedule(20);
     let days = 30 * 24 * 3600;
     schedule.insert(&mail(1, 0, 0), at(days));
-    assert!(schedule.expired(at(days), 10).is_empty());
+    assert_eq!(schedule.aged(at(days), LOOK), Aged::default());
     assert_eq!(begin(&mut schedule, at(days)), [id(1)]);
     assert_eq!(schedule.finished(id(1), Outcome::Deferred, at(days), 0), After::Expired);
     assert_eq!(schedule.finished(id(1), Outcome::Dropped, at(days), 0), After::Gone);
 }
 
-#[test]
-fn with_a_dead_upstream_what_was_attempted_expires_and_the_rest_waits_for_its_attempt() {
-    let mut schedule = schedule(20);
-    for number in 0..5 {
-        schedule.insert(&Summary { attempts: number % 2, ..mail(number.into(), 0, 0) }, at(0));
-    }
-    let mut now = at(0);
+/// Three attempts in vain, which open the breaker of the first destination.
+fn open_breaker(schedule: &mut Schedule, now: Now) {
     for _ in 0..3 {
         let due = schedule.next(now, None).unwrap();
         schedule.finished(due.id, Outcome::Unreachable, now, 0);
     }
-    now.unix_ms += 25 * HOUR_MS;
-    let expired: BTreeSet<QueueId> = schedule.expired(now, 100).into_iter().collect();
-    assert_eq!(expired, [0, 1, 2, 3].map(id).into_iter().collect());
+}
+
+#[test]
+fn with_a_dead_upstream_all_expires_that_was_there_when_it_was_tried() {
+    let mut schedule = schedule(20);
+    for number in 0..5 {
+        schedule.insert(&mail(number, 0, 0), at(0));
+    }
+    open_breaker(&mut schedule, at(7));
+    let too_late = Summary { arrival_s: mail(0, 0, 0).arrival_s + 7, ..mail(5, 0, 0) };
+    schedule.insert(&too_late, at(7));
+    assert_eq!(schedule.aged(at(8), LOOK), Aged::default());
+    let now = Now { unix_ms: at(8).unix_ms + 25 * HOUR_MS, ..at(8) };
+    let expired: BTreeSet<QueueId> = schedule.aged(now, LOOK).expired.into_iter().collect();
+    assert_eq!(expired, [0, 1, 2, 3, 4].map(id).into_iter().collect());
     for id in expired {
         assert_eq!(schedule.finished(id, Outcome::Dropped, now, 0), After::Gone);
     }
     assert_eq!(schedule.counts(), Counts { ready: 1, ..Counts::default() });
+}
+
+#[test]
+fn what_could_not_be_returned_is_not_looked_at_again_before_its_time() {
+    let mut schedule = schedule(20);
+    (0..4).for_each(|number| schedule.insert(&mail(number, 0, 0), at(0)));
+    open_breaker(&mut schedule, at(7));
+    let later = |seconds| Now { unix_ms: at(seconds).unix_ms + 25 * HOUR_MS, ..at(seconds) };
+    assert_eq!(schedule.aged(later(8), Look { found_max: 3, ..LOOK }).expired.len(), 3);
+    let expired = schedule.aged(later(8), LOOK).expired;
+    assert_eq!(expired.len(), 1, "the others are under way");
+    assert!(schedule.postpone(expired[0], later(8), 0).is_some());
+    assert_eq!(schedule.aged(later(9), LOOK), Aged::default());
+    schedule.wake(at(100).moment);
+    assert_eq!(schedule.aged(later(100), LOOK).expired, expired);
+}
+
+#[test]
+fn senders_hear_of_a_delay_once_also_without_an_attempt() {
+    let mut schedule = schedule(20);
+    (0..8).for_each(|number| schedule.insert(&mail(number, 0, 0), at(0)));
+    schedule.insert(&Summary { delay_told: true, ..mail(8, 0, 0) }, at(0));
+    schedule.hold(id(0));
+    open_breaker(&mut schedule, at(0));
+    let look = Look { warn_after: Some(Duration::from_secs(60)), ..LOOK };
+    assert_eq!(schedule.aged(at(59), look), Aged::default());
+    let late: BTreeSet<QueueId> = schedule.aged(at(61), look).late.into_iter().collect();
+    assert_eq!(late, (1..8).map(id).collect(), "the one held and the one told are left alone");
+    assert_eq!(schedule.aged(at(62), look), Aged::default());
+    schedule.note_told(id(5), false);
+    assert_eq!(schedule.aged(at(62), look).late, [id(5)]);
+    assert!(schedule.is_told(id(5)) && !schedule.is_told(id(0)));
+}
+
+#[test]
+fn want_of_a_connection_says_nothing_of_a_destination_and_is_no_attempt() {
+    let mut schedule = schedule(20);
+    (0..10).for_each(|number| schedule.insert(&mail(number, 0, 0), at(0)));
+    for number in 0..10 {
+        let due = schedule.next(at(number), None).expect("no breaker opens");
+        let after = schedule.finished(due.id, Outcome::Unasked, at(number), 6_000_000);
+        assert_eq!(after, After::Again { attempts: 0, due_ms: at(number + 60).unix_ms });
+    }
+    assert!(!schedule.is_dead(0));
+    let old = Now { unix_ms: at(70).unix_ms + 25 * HOUR_MS, ..at(70) };
+    let due = schedule.next(old, None).unwrap();
+    assert!(matches!(schedule.finished(due.id, Outcome::Unasked, old, 0), After::Again { .. }), "no expiry");
 }
 
 #[test]
@@ -252,8 +309,10 @@ proptest! {
                     prop_assert_eq!(known.insert(due.id, Known::UnderWay), Some(Known::Idle));
                 },
                 5 | 6 => if known.get(&id) == Some(&Known::UnderWay) {
-                    let outcomes = [Outcome::Settled, Outcome::Deferred, Outcome::Unreachable, Outcome::Dropped];
-                    let outcome = outcomes[usize::try_from(random % 4).unwrap()];
+                    let outcomes = [
+                        Outcome::Settled, Outcome::Deferred, Outcome::Unreachable, Outcome::Dropped, Outcome::Unasked,
+                    ];
+                    let outcome = outcomes[usize::try_from(random % 5).unwrap()];
                     match schedule.finished(id, outcome, now, random) {
                         After::Gone => drop(known.remove(&id)),
                         After::Again { .. } => drop(known.insert(id, Known::Idle)),

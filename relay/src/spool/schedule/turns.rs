@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 
 use super::breaker::Breaker;
-use super::{NONE, Outcome, Schedule, Stage};
+use super::{NONE, Now, Outcome, Schedule, Stage};
 use crate::spool::index::Keys;
 use crate::units::Moment;
 
@@ -18,6 +18,8 @@ pub(super) struct Destination {
     sources: VecDeque<u32>,
     pub(super) under_way: u32,
     pub(super) breaker: Breaker,
+    /// When it last failed, in seconds since the Unix epoch; 0: never that is known.
+    pub(super) failed_s: u32,
     in_turn: bool,
     pub(super) paused: bool,
 }
@@ -120,13 +122,16 @@ impl Schedule {
         Some(at)
     }
 
-    pub(super) fn answered(&mut self, key: u32, outcome: Outcome, now: Moment, random: u64) {
+    pub(super) fn answered(&mut self, key: u32, outcome: Outcome, now: Now, random: u64) {
         let limit = self.limit;
         if let Some(destination) = self.destinations.get_mut(&key) {
             match outcome {
                 Outcome::Settled | Outcome::Deferred => destination.breaker.succeeded(limit),
-                Outcome::Unreachable => destination.breaker.failed(now, random),
-                Outcome::Dropped => {}
+                Outcome::Unreachable => {
+                    destination.breaker.failed(now.moment, random);
+                    destination.failed_s = u32::try_from(now.unix_ms / 1000).unwrap_or(u32::MAX);
+                }
+                Outcome::Dropped | Outcome::Unasked => {}
             }
         }
         if !matches!(outcome, Outcome::Settled | Outcome::Dropped) {
@@ -153,6 +158,7 @@ impl Destination {
             sources: VecDeque::new(),
             under_way: 0,
             breaker: Breaker::new(),
+            failed_s: 0,
             in_turn: false,
             paused: false,
         }
