@@ -2,7 +2,8 @@
 //! small messages on connections that stay; messages of 1 MiB; memory of a session that is idle. HAProxy, which takes TLS
 //! off and puts it on again with the same cipher, stands beside ours in the same run.
 //!
-//! Argument: the relay's binary. Rounds alternate between the relays, and medians are told.
+//! Arguments: the relay's binary, and which parts are wanted, all without any. Rounds alternate between the relays, and
+//! medians are told.
 
 mod relay;
 mod talk;
@@ -13,14 +14,17 @@ use std::sync::Arc;
 use std::thread;
 
 use relay::Relay;
-use talk::{Client, Entry, Identity, Outcome, sink};
+use talk::{Client, Entry, Identity, Outcome, Sink};
 
 const ROUNDS: usize = 5;
 const SESSIONS: usize = 4;
 const HANDSHAKES: usize = 1500;
 const IDLE_SESSIONS: usize = 1000;
+const UPSTREAM_HANDSHAKES: usize = 500;
+/// Connections to the upstream stay.
+const MESSAGES_PER_CONNECTION: u32 = 1_000_000;
 /// Name, octets, messages of one session in a round.
-const LOADS: [(&str, usize, usize); 2] = [("4 KiB", 4 << 10, 1500), ("1 MiB", 1 << 20, 60)];
+const LOADS: [(&str, usize, usize); 2] = [("small", 4 << 10, 1500), ("bulk", 1 << 20, 60)];
 
 fn main() -> ExitCode {
     match bench() {
@@ -33,40 +37,57 @@ fn main() -> ExitCode {
 }
 
 fn bench() -> Outcome<()> {
-    let binary = PathBuf::from(std::env::args_os().nth(1).ok_or("which binary? target/release/ringpost")?);
+    let mut arguments = std::env::args().skip(1);
+    let binary = PathBuf::from(arguments.next().ok_or("which binary? target/release/ringpost")?);
+    let wanted: Vec<String> = arguments.collect();
+    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
     let identity = Identity::make()?;
-    handshakes(&binary, &identity)?;
-    idle(&binary, &identity)?;
-    for (name, octets, count) in LOADS {
+    if is_wanted("handshakes") {
+        handshakes(&binary, &identity)?;
+    }
+    if is_wanted("idle") {
+        idle(&binary, &identity)?;
+    }
+    for (name, octets, count) in LOADS.into_iter().filter(|(name, ..)| is_wanted(name)) {
         messages(&binary, &identity, name, octets, count)?;
     }
     Ok(())
 }
 
-/// CPU of the relay for a connection: TCP, greeting, STARTTLS, EHLO, QUIT.
+/// CPU of the relay for a connection: TCP, greeting, STARTTLS, EHLO, QUIT; and how many of those to the upstream are
+/// resumed, of a relay that makes a new one for each message.
 fn handshakes(binary: &Path, identity: &Identity) -> Outcome<()> {
-    let dir = tempfile::tempdir()?;
-    let relay = Relay::ours(binary, dir.path(), identity, sink(identity, Entry::StartTls)?)?;
+    let (dir, sink) = (tempfile::tempdir()?, Sink::start(identity, Entry::StartTls)?);
+    let relay = Relay::ours(binary, dir.path(), identity, sink.address, 1)?;
     let one = identity.client_config()?;
-    let cost = |entry: Entry, config: &dyn Fn() -> Outcome<Arc<rustls::ClientConfig>>| -> Outcome<f64> {
-        let mut costs = Vec::new();
+    let cost = |entry: Entry, config: &dyn Fn() -> Outcome<Arc<rustls::ClientConfig>>| -> Outcome<_> {
+        let (mut costs, mut resumed) = (Vec::new(), 0);
         for _ in 0..ROUNDS {
             let before = relay.usage().cpu_micros;
             for _ in 0..HANDSHAKES {
-                Client::connect(relay.address, entry, &config()?)?.quit()?;
+                let client = Client::connect(relay.address, entry, &config()?)?;
+                resumed += usize::from(client.is_resumed());
+                client.quit()?;
             }
             costs.push(per(relay.usage().cpu_micros - before, HANDSHAKES));
         }
-        Ok(median(costs))
+        Ok((median(costs), resumed))
     };
     let plain = cost(Entry::Plain, &|| Ok(Arc::clone(&one)))?;
     let full = cost(Entry::StartTls, &|| identity.client_config())?;
     let resumed = cost(Entry::StartTls, &|| Ok(Arc::clone(&one)))?;
-    println!("session of one worker            CPU us   a second of CPU");
-    for (name, cost) in [("plain", plain), ("TLS, full handshake", full), ("TLS, resumed", resumed)] {
-        println!("  {name:<28} {cost:>9.1} {:>17.0}", 1e6 / cost);
+    println!("session of one worker            CPU us   a second of CPU    resumed");
+    for (name, (cost, resumed)) in
+        [("plain", plain), ("TLS, full handshake", full), ("TLS, resumed", resumed)]
+    {
+        let all = ROUNDS * HANDSHAKES;
+        println!("  {name:<28} {cost:>9.1} {:>17.0}    {resumed} of {all}", 1e6 / cost);
     }
-    Ok(())
+    let message = message(64);
+    let mut client = Client::connect(relay.address, Entry::StartTls, &one)?;
+    (0..UPSTREAM_HANDSHAKES).try_for_each(|_| client.send(&message))?;
+    println!("connections to the upstream: {} of {UPSTREAM_HANDSHAKES} resumed", sink.resumed());
+    client.quit()
 }
 
 /// Memory of idle sessions: anonymous octets of the process, over many of them.
@@ -75,7 +96,8 @@ fn idle(binary: &Path, identity: &Identity) -> Outcome<()> {
     let mut each = [0.0; 2];
     for (cost, entry) in each.iter_mut().zip([Entry::Plain, Entry::StartTls]) {
         let dir = tempfile::tempdir()?;
-        let relay = Relay::ours(binary, dir.path(), identity, sink(identity, Entry::StartTls)?)?;
+        let sink = Sink::start(identity, Entry::StartTls)?;
+        let relay = Relay::ours(binary, dir.path(), identity, sink.address, MESSAGES_PER_CONNECTION)?;
         let connect = || Client::connect(relay.address, entry, &config);
         // Pools and tables are there before the count begins.
         (0..10).try_for_each(|_| connect()?.quit())?;
@@ -91,45 +113,61 @@ fn idle(binary: &Path, identity: &Identity) -> Outcome<()> {
     Ok(())
 }
 
-/// CPU for a message, ours beside HAProxy's, TLS on both sides.
+/// CPU for a message, ours beside HAProxy's and Postfix's, TLS on both sides. Postfix's is that of all its processes
+/// until the message has left its queue.
 fn messages(binary: &Path, identity: &Identity, name: &str, octets: usize, count: usize) -> Outcome<()> {
-    let dirs = [tempfile::tempdir()?, tempfile::tempdir()?, tempfile::tempdir()?];
-    let at_once = sink(identity, Entry::AtOnce)?;
-    let mut relays = vec![Relay::ours(binary, dirs[0].path(), identity, sink(identity, Entry::StartTls)?)?];
-    for (buffer, dir) in ["", "tune.bufsize 65536"].into_iter().zip(&dirs[1..]) {
-        match Relay::haproxy(dir.path(), identity, at_once, buffer) {
-            Ok(mut relay) => {
-                relay.name = if buffer.is_empty() { "haproxy, 16 KiB" } else { "haproxy, 64 KiB" };
-                relays.push(relay);
-            }
+    let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir()).collect::<Result<_, _>>()?;
+    let sink = || Sink::start(identity, Entry::StartTls);
+    let onward = sink()?;
+    let ours = Relay::ours(binary, dirs[0].path(), identity, onward.address, MESSAGES_PER_CONNECTION)?;
+    let mut relays = vec![(ours, onward)];
+    for (name, buffer, dir) in
+        [("haproxy, 16 KiB", "", &dirs[1]), ("haproxy, 64 KiB", "tune.bufsize 65536", &dirs[2])]
+    {
+        let onward = Sink::start(identity, Entry::AtOnce)?;
+        match Relay::haproxy(name, dir.path(), identity, onward.address, buffer) {
+            Ok(relay) => relays.push((relay, onward)),
             Err(error) => println!("SKIPPED haproxy: {error}"),
         }
+    }
+    let queued = sink()?;
+    match Relay::postfix(dirs[3].path(), identity, &queued) {
+        Ok(relay) => relays.push((relay, queued)),
+        Err(error) => println!("SKIPPED postfix: {error}"),
     }
     let message = message(octets);
     let mut costs = vec![Vec::new(); relays.len()];
     for _ in 0..ROUNDS {
-        for (relay, costs) in relays.iter().zip(&mut costs) {
-            costs.push(round(relay, identity, &message, count)?);
+        for ((relay, sink), costs) in relays.iter().zip(&mut costs) {
+            costs.push(round(relay, sink, identity, &message, count)?);
         }
     }
     let medians: Vec<f64> = costs.into_iter().map(median).collect();
-    println!("message of {name:<22} CPU us      ours by it");
-    for (relay, cost) in relays.iter().zip(&medians) {
+    println!("message, {name:<21} CPU us      ours by it");
+    for ((relay, _), cost) in relays.iter().zip(&medians) {
         println!("  {:<28} {cost:>9.1} {:>15.2}", relay.name, medians[0] / cost);
     }
     Ok(())
 }
 
-/// CPU for a message once all connections stand.
-fn round(relay: &Relay, identity: &Identity, message: &Arc<Vec<u8>>, count: usize) -> Outcome<f64> {
+/// CPU for a message once all connections stand, until the sink has every message.
+fn round(
+    relay: &Relay,
+    sink: &Sink,
+    identity: &Identity,
+    message: &Arc<Vec<u8>>,
+    count: usize,
+) -> Outcome<f64> {
     let config = identity.client_config()?;
+    let before = sink.messages();
     let mut clients = Vec::new();
     for _ in 0..SESSIONS {
         let mut client = Client::connect(relay.address, relay.entry, &config)?;
         client.send(message)?;
         clients.push(client);
     }
-    let before = relay.usage().cpu_micros;
+    sink.await_messages(before + SESSIONS)?;
+    let cpu_before = relay.usage().cpu_micros;
     let threads: Vec<_> = clients
         .into_iter()
         .map(|mut client| {
@@ -144,7 +182,8 @@ fn round(relay: &Relay, identity: &Identity, message: &Arc<Vec<u8>>, count: usiz
         .into_iter()
         .map(|thread| thread.join().map_err(|_| "a session panicked")?)
         .collect::<Outcome<_>>()?;
-    let cost = per(relay.usage().cpu_micros - before, SESSIONS * count);
+    sink.await_messages(before + SESSIONS * (count + 1))?;
+    let cost = per(relay.usage().cpu_micros - cpu_before, SESSIONS * count);
     clients.into_iter().try_for_each(Client::quit)?;
     Ok(cost)
 }

@@ -5,12 +5,20 @@ use std::error::Error;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
+use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{cipher_suite, default_provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+};
+
+/// Between two looks at the sink, and how many of them: a minute.
+const GLANCE: Duration = Duration::from_millis(1);
+const GLANCES: usize = 60_000;
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -72,8 +80,22 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// A stream that is plain or inside TLS.
-pub(crate) trait Channel: Read + Write + Send {}
-impl<T: Read + Write + Send> Channel for T {}
+trait Channel: Read + Write + Send {
+    /// Whether an earlier session was resumed, by what rustls knows of the handshake.
+    fn is_resumed(&self) -> bool;
+}
+
+impl Channel for TcpStream {
+    fn is_resumed(&self) -> bool {
+        false
+    }
+}
+
+impl Channel for StreamOwned<ClientConnection, TcpStream> {
+    fn is_resumed(&self) -> bool {
+        self.conn.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+}
 
 /// A client that has greeted.
 pub(crate) struct Client {
@@ -139,6 +161,10 @@ impl Client {
         self.say(message, "250")
     }
 
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.stream.get_ref().is_resumed()
+    }
+
     pub(crate) fn quit(mut self) -> Outcome<()> {
         self.say(b"QUIT\r\n", "221")
     }
@@ -160,22 +186,58 @@ fn reply_of(socket: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// A sink that takes everything; it ends with the process.
-pub(crate) fn sink(identity: &Identity, entry: Entry) -> Outcome<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    let config = identity.server()?;
-    thread::spawn(move || {
-        for socket in listener.incoming().flatten() {
-            let config = Arc::clone(&config);
-            // A relay that goes away is no fault here.
-            thread::spawn(move || take(socket, &config, entry).ok());
-        }
-    });
-    Ok(address)
+/// A sink that takes everything; its threads end with the process.
+pub(crate) struct Sink {
+    pub(crate) address: SocketAddr,
+    counts: Arc<Counts>,
 }
 
-fn take(mut socket: TcpStream, config: &Arc<ServerConfig>, entry: Entry) -> Outcome<()> {
+/// What the sink has seen.
+#[derive(Default)]
+struct Counts {
+    messages: AtomicUsize,
+    resumed: AtomicUsize,
+}
+
+impl Sink {
+    pub(crate) fn start(identity: &Identity, entry: Entry) -> Outcome<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let (config, counts) = (identity.server()?, Arc::new(Counts::default()));
+        let counted = Arc::clone(&counts);
+        thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let (config, counts) = (Arc::clone(&config), Arc::clone(&counted));
+                // A relay that goes away is no fault here.
+                thread::spawn(move || take(socket, &config, entry, &counts).ok());
+            }
+        });
+        Ok(Self { address, counts })
+    }
+
+    /// Messages taken so far.
+    pub(crate) fn messages(&self) -> usize {
+        self.counts.messages.load(Relaxed)
+    }
+
+    /// Waits until it has taken so many.
+    pub(crate) fn await_messages(&self, count: usize) -> Outcome<()> {
+        for _ in 0..GLANCES {
+            if self.messages() >= count {
+                return Ok(());
+            }
+            thread::sleep(GLANCE);
+        }
+        Err(format!("{} of {count} messages arrived", self.messages()).into())
+    }
+
+    /// Connections so far on which an earlier session was resumed.
+    pub(crate) fn resumed(&self) -> usize {
+        self.counts.resumed.load(Relaxed)
+    }
+}
+
+fn take(mut socket: TcpStream, config: &Arc<ServerConfig>, entry: Entry, counts: &Counts) -> Outcome<()> {
     socket.set_nodelay(true)?;
     if entry == Entry::StartTls {
         socket.write_all(b"220 sink.example ESMTP\r\n")?;
@@ -189,6 +251,10 @@ fn take(mut socket: TcpStream, config: &Arc<ServerConfig>, entry: Entry) -> Outc
         stream.write_all(b"220 sink.example ESMTP\r\n")?;
     }
     let mut stream = BufReader::with_capacity(128 << 10, stream);
+    stream.fill_buf()?;
+    if stream.get_ref().conn.handshake_kind() == Some(HandshakeKind::Resumed) {
+        counts.resumed.fetch_add(1, Relaxed);
+    }
     let mut line = Vec::new();
     while {
         line.clear();
@@ -203,6 +269,7 @@ fn take(mut socket: TcpStream, config: &Arc<ServerConfig>, entry: Entry) -> Outc
         stream.get_mut().write_all(reply)?;
         if reply.starts_with(b"354") {
             skip_message(&mut stream)?;
+            counts.messages.fetch_add(1, Relaxed);
             stream.get_mut().write_all(b"250 2.0.0 Ok\r\n")?;
         }
     }

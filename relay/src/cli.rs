@@ -127,6 +127,7 @@ fn version(abilities: &[(&str, bool)], out: &mut impl Write) -> ExitCode {
     let gate = if Features::THIS_BUILD.has(Feature::Gate) { "embedded" } else { "not in this build" };
     let mut text =
         format!("ringpost {} ({})\ngate: {gate}\n", env!("CARGO_PKG_VERSION"), env!("RINGPOST_COMMIT"));
+    text += &format!("tls: {}\n", tls::server::PROVIDER);
     for (name, found) in abilities {
         text += &format!("{name}: {}\n", if *found { "yes" } else { "no" });
     }

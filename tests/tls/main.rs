@@ -13,6 +13,7 @@ mod secrets;
 mod memory;
 mod mta_sts;
 mod profile;
+mod provider;
 mod requiretls;
 mod selftest;
 mod tokens;

@@ -3,7 +3,7 @@
 //! The last line is `N passed, N failed, N skipped`, summed over the suites. It must not read stdin.
 
 use crate::apart;
-use crate::build::{self, Profile};
+use crate::build::{self, Profile, Provider};
 use crate::ebpf;
 use crate::packages;
 use crate::shell::Done;
@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
     /// Install nothing: what is missing is skipped
     #[arg(long)]
     no_install: bool,
+    /// The relay with aws-lc-rs instead of ring, for the suites over the real daemon
+    #[arg(long)]
+    aws_lc_rs: bool,
     /// Given on to the test programs, for instance part of a test's name
     #[arg(last = true)]
     words: Vec<String>,
@@ -33,7 +36,8 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         ebpf::setup(false).unwrap_or_else(|error| println!("no gate: {error}"));
     }
     // The suites over the real daemon start this binary; it is built once, before any of them.
-    let relay = build::relay(Profile::Debug)?;
+    let provider = if arguments.aws_lc_rs { Provider::AwsLcRs } else { Provider::Ring };
+    let relay = build::relay(Profile::Debug, provider)?;
     let mut total = Tally::default();
     for suite in known.iter().filter(|name| arguments.suites.is_empty() || arguments.suites.contains(name)) {
         total.add(Tally::of(suite, &mut suites::command(suite, &relay, &arguments.words))?);

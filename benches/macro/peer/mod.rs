@@ -112,7 +112,7 @@ impl Peer {
         let mut started = match self {
             Peer::Direct => return Ok(Started { address: place.upstream, process: None, output: None }),
             Peer::Haproxy(buffer) => haproxy::start(place, *buffer)?,
-            Peer::Postfix => postfix::start(place)?,
+            Peer::Postfix => postfix::start(place, "")?,
             Peer::Ringpost(patience) => ringpost::start(place, patience)?,
         };
         started.await_banner()?;
@@ -152,6 +152,16 @@ impl FromStr for Peer {
             )),
         }
     }
+}
+
+/// Postfix with further lines of `main.cf`, which count where they contradict ours.
+///
+/// # Errors
+/// As [`Peer::start`].
+pub fn postfix_with(place: &Place<'_>, settings: &str) -> Result<Started, PeerError> {
+    let mut started = postfix::start(place, settings)?;
+    started.await_banner()?;
+    Ok(started)
 }
 
 /// A peer that runs; dropping it stops it.

@@ -19,6 +19,7 @@ pickup    unix  n - n 60    1 pickup
 cleanup   unix  n - n -     0 cleanup
 qmgr      unix  n - n 300   1 qmgr
 tlsmgr    unix  - - n 1000? 1 tlsmgr
+tlsproxy  unix  - - n     - 0 tlsproxy
 rewrite   unix  - - n -     - trivial-rewrite
 bounce    unix  - - n -     0 bounce
 defer     unix  - - n -     0 bounce
@@ -40,7 +41,7 @@ scache    unix  - - n -     1 scache
 postlog   unix-dgram n - n - 1 postlogd
 ";
 
-pub(super) fn start(place: &Place<'_>) -> Result<Started, PeerError> {
+pub(super) fn start(place: &Place<'_>, settings: &str) -> Result<Started, PeerError> {
     let program = debian("postfix", "postfix")?;
     if !is_root()? {
         return Err(PeerError::NeedsRoot);
@@ -52,7 +53,7 @@ pub(super) fn start(place: &Place<'_>) -> Result<Started, PeerError> {
     }
     Command::new("chown").arg("postfix").arg(&data).status()?;
     let port = free_port()?;
-    fs::write(config.join("main.cf"), main(place, &queue, &data))?;
+    fs::write(config.join("main.cf"), format!("{}{settings}", main(place, &queue, &data)))?;
     fs::write(config.join("master.cf"), format!("127.0.0.1:{port} inet n - n - - smtpd\n{SERVICES}"))?;
     let output = place.dir.join("postfix.out");
     // `check` makes the queue's folders. `postfix start-fg` would put a shell between us and the master, which a signal

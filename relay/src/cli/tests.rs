@@ -110,7 +110,7 @@ fn version_tells_commit_gate_and_abilities() {
     assert_code(version(&[("io_uring", true), ("bpf", false)], &mut out), 0);
     let text = String::from_utf8(out).unwrap();
     assert!(text.starts_with(concat!("ringpost ", env!("CARGO_PKG_VERSION"), " (")), "{text}");
-    assert!(text.contains("\ngate: "), "{text}");
+    assert!(text.contains("\ngate: ") && text.contains("\ntls: "), "{text}");
     assert!(text.contains("\nio_uring: yes\nbpf: no\n"), "{text}");
     assert!(text.contains("\nxdp: ") && text.contains("\nxdp-multi-buffer: "), "{text}");
 }

@@ -23,7 +23,9 @@ use crate::custody::Custody;
 use crate::envelope::{Envelope, Peer};
 use crate::io::buffer::{Buffer, Size};
 use crate::io::{Io, Stream, Waiting};
-use crate::limits::{FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, REPLY_TIMEOUT, SLOW_START};
+use crate::limits::{
+    FAREWELL_OCTETS_MAX, FAREWELL_TIMEOUT, RECORD_PLAINTEXT_OCTETS_MAX, REPLY_TIMEOUT, SLOW_START,
+};
 use crate::meter::{Listener, SessionOutcome};
 use crate::smtp::body::Framing;
 use crate::smtp::params::{Mail, Rcpt};
@@ -188,7 +190,9 @@ impl<I: Io, S: Sink> Session<I, S> {
     }
 
     async fn receive(&mut self) -> Flow {
-        let buffer = Buffer::take(self.next_buffer);
+        let is_of_records = self.machine.is_in_body() && self.stream.is_secure();
+        let size = if is_of_records { self.next_buffer.of_records() } else { self.next_buffer };
+        let buffer = Buffer::take(size);
         let buffer = if self.machine.awaits_login() { buffer.wiped() } else { buffer };
         self.stream.set_interruptible(self.machine.is_idle());
         let by = self.deadline();
@@ -231,13 +235,13 @@ impl<I: Io, S: Sink> Session<I, S> {
         }
     }
 
-    /// A body that fills its buffers gets larger ones; everything else is served by small ones.
+    /// A body that fills its buffers, or records, gets larger ones; everything else is served by small ones.
     fn adapt(&mut self, filled: &Buffer) {
         let is_in_body = self.machine.is_in_body();
         if !is_in_body {
             self.next_buffer = Size::Command;
             self.waiting_since = self.ingress.io.tick();
-        } else if filled.spare() == 0 {
+        } else if filled.spare() == 0 || filled.filled().len() >= RECORD_PLAINTEXT_OCTETS_MAX {
             self.next_buffer = self.next_buffer.larger();
         }
     }

@@ -21,8 +21,8 @@ use crate::limits::{
     BODY_BUFFER_OCTETS_MAX, BODY_BUFFER_OCTETS_MIN, COMMAND_BUFFER_OCTETS, RECORD_BUFFER_OCTETS,
 };
 
-/// The sizes that there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The sizes that there are, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Size {
     /// For commands, replies and small messages.
     Command,
@@ -57,10 +57,39 @@ impl Size {
         }
     }
 
+    /// The size for a body inside TLS where this one serves outside: for one whole record at least.
+    #[must_use]
+    pub fn of_records(self) -> Self {
+        self.max(Self::Record)
+    }
+
     /// The smallest size that holds so many octets, or the largest.
     #[must_use]
     pub fn holding(octets: usize) -> Self {
         Self::ALL.into_iter().find(|size| size.octets() >= octets).unwrap_or(Self::Body)
+    }
+}
+
+/// A size, and whether the memory is wiped after its use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    size: Size,
+    is_wiped: bool,
+}
+
+impl Kind {
+    /// The same with room for so many octets at least.
+    #[must_use]
+    pub fn holding(self, octets: usize) -> Self {
+        Self { size: self.size.max(Size::holding(octets)), ..self }
+    }
+
+    /// An empty buffer of this kind.
+    #[must_use]
+    pub fn take(self) -> Buffer {
+        let mut buffer = Buffer::take(self.size);
+        buffer.is_wiped = self.is_wiped;
+        buffer
     }
 }
 
@@ -97,12 +126,10 @@ impl Buffer {
         self
     }
 
-    /// An empty one for more of the same, of this size at least, and wiped if this one is.
+    /// What another one for more of the same is to be like.
     #[must_use]
-    pub fn another(&self, size: Size) -> Self {
-        let mut other = Self::take(size);
-        other.is_wiped = self.is_wiped;
-        other
+    pub fn kind(&self) -> Kind {
+        Kind { size: self.size, is_wiped: self.is_wiped }
     }
 
     /// Its size.
@@ -327,7 +354,7 @@ mod tests {
     fn a_buffer_for_secrets_leaves_none() {
         let mut buffer = Buffer::take(Size::Command).wiped();
         buffer.append(b"c2VjcmV0");
-        let mut other = buffer.another(Size::BodyFirst);
+        let mut other = buffer.kind().holding(Size::BodyFirst.octets()).take();
         other.append(b"secret");
         let places = [buffer.memory, other.memory];
         drop((buffer.freeze(), other));

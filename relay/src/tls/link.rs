@@ -51,6 +51,12 @@ impl<S: Stream> Link<S> {
         self.tls.as_ref().and_then(|records| records.agreed())
     }
 
+    /// Whether it is inside TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Whether a handshake was begun and not finished: nothing can be said to the peer any more.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
@@ -162,12 +168,12 @@ async fn receive<S: Stream>(
             (Ok(()), Err(fault)) => return (Err(fault.into()), into),
             (Ok(()), Ok(())) => {}
         }
-        // The caller's buffer serves for the ciphertext where it is empty; plaintext then gets another one.
-        let mut lent = into.another(into.size());
-        if into.filled().is_empty() {
-            std::mem::swap(&mut lent, &mut into);
-        }
-        if let Err(fault) = receive_more(records, socket, Some(lent), by).await {
+        // The caller's buffer serves for the ciphertext where it is empty; plaintext gets another one, once there is some.
+        let kind = into.kind();
+        let (lent, kept) = if before == 0 { (into, None) } else { (kind.take(), Some(into)) };
+        let received = receive_more(records, socket, Some(lent), by).await;
+        into = kept.unwrap_or_else(|| kind.take());
+        if let Err(fault) = received {
             return (Err(fault.into()), into);
         }
     }

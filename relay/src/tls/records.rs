@@ -56,6 +56,8 @@ pub struct Agreed {
     pub version: &'static str,
     /// The cipher suite.
     pub cipher: &'static str,
+    /// The group of the key exchange; none where an old session was resumed without one.
+    pub group: Option<&'static str>,
     /// The version as a label.
     pub label: TlsVersion,
     /// Whether an earlier session was resumed.
@@ -64,7 +66,8 @@ pub struct Agreed {
 
 impl fmt::Display for Agreed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.version, self.cipher)
+        write!(f, "{} {}", self.version, self.cipher)?;
+        self.group.map_or(Ok(()), |group| write!(f, " {group}"))
     }
 }
 
@@ -189,7 +192,8 @@ impl Records {
         };
         let cipher = name_of(state.negotiated_cipher_suite()?.suite());
         let is_resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
-        Some(Agreed { version, cipher, label, is_resumed })
+        let group = state.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
+        Some(Agreed { version, cipher, group, label, is_resumed })
     }
 
     /// The peer's certificates, leaf first; empty where it showed none.
@@ -230,7 +234,7 @@ impl Records {
         };
         let rest = &unread.filled()[std::mem::take(&mut self.start)..];
         // Room for the whole of the record that has begun, and not less than the octets came in before.
-        let mut buffer = unread.another(Size::holding(record_octets(rest).max(unread.size().octets())));
+        let mut buffer = unread.kind().holding(record_octets(rest)).take();
         buffer.append(rest);
         buffer
     }

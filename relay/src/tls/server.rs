@@ -179,6 +179,9 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(crypto::default_provider())
 }
 
+/// The provider's name.
+pub const PROVIDER: &str = if cfg!(feature = "aws-lc-rs") { "aws-lc-rs" } else { "ring" };
+
 /// The certificate that is shown.
 #[derive(Debug)]
 struct Shown(ArcSwap<CertifiedKey>);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::build::{self, Profile};
+use crate::build::{self, Profile, Provider};
 use crate::catch_all::{self, Arrived};
 use crate::shell::{Done, target};
 use relay::Relay;
@@ -62,7 +62,7 @@ const ENDED_WITHIN: Duration = Duration::from_secs(45);
 
 pub(crate) fn run(arguments: &Arguments) -> Done {
     let profile = if arguments.debug { Profile::Debug } else { Profile::Release };
-    let binary = build::relay(profile)?;
+    let binary = build::relay(profile, Provider::Ring)?;
     let (sender, events) = channel();
     watch_signals(sender.clone())?;
     let upstream = match &arguments.upstream {
