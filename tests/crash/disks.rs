@@ -140,6 +140,27 @@ fn ext4(dir: &Path) -> Option<Mounted> {
 }
 
 #[test]
+fn a_restart_on_a_full_disk_serves_what_it_has_and_then_new_mail() {
+    let Some(mounted) = Mounted::new(&["-t", "tmpfs", "-o", "size=64m", "tmpfs"]) else {
+        skip!("no mount for this user");
+    };
+    let (daemon, address) = stranded(&mounted.state());
+    let ledger = ledger();
+    send_until_refused(&daemon, &ledger);
+    let ballast = mounted.dir.path().join("ballast");
+    let killed = daemon.kill();
+    // What is left goes to somebody else.
+    let done =
+        run(Command::new("dd").args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", ballast.display())));
+    assert_ne!(done.code, Some(0), "the disk is full now");
+    let daemon = killed.start();
+    assert_temporary(&send_until_refused(&daemon, &ledger));
+    std::fs::remove_file(ballast).expect("it is there");
+    recovers(&daemon, address, &ledger);
+    daemon.stop();
+}
+
+#[test]
 fn a_disk_that_turns_read_only_is_4xx_and_service_resumes() {
     need!("mkfs.ext4");
     let dir = tempfile::tempdir().expect("a directory");
