@@ -17,7 +17,7 @@ use super::log::{Health, Inner, Spool, state_effect};
 use super::payload;
 use super::read::{Message, ReadFault, archive_site};
 use super::record::{HEADER_OCTETS, Header, Kind};
-use super::segment::{Segment, UseId, head};
+use super::segment::{Need, Segment, UseId, head};
 use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files};
 use crate::units::QueueId;
 
@@ -267,7 +267,7 @@ impl<F: Files> Inner<F> {
             self.catalogue.note_available(space.available);
         }
         while self.catalogue.wants_spares() {
-            if self.make_spare().await.is_err() {
+            if self.make_spare(Need::Ahead).await.is_err() {
                 return;
             }
             self.relieve();

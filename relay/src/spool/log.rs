@@ -184,7 +184,9 @@ impl<F: Files> Spool<F> {
             Health::Serving => {}
         }
         let desk = self.inner.desk.borrow();
-        let here = desk.active.as_ref().map_or(0, |active| active.segment.octets - active.at);
+        // What was opened beyond the budget is for what makes room again.
+        let open = desk.active.as_ref().filter(|_| !self.inner.catalogue.is_overdrawn());
+        let here = open.map_or(0, |active| active.segment.octets - active.at);
         let needed = octets + desk.filling.octets.len() as u64 + ROOM_RESERVE_OCTETS;
         // What fits into the segment that is open does not touch what is kept back.
         if needed <= here || needed <= self.inner.catalogue.octets_free() {

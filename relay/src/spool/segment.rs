@@ -74,6 +74,16 @@ const CHUNK_OCTETS_MAX: usize = 256 * 1024;
 /// Spare segments that are kept for each worker; more are given back to the file system.
 const SPARES_KEPT: usize = 4;
 
+/// What a segment is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// To have it ready.
+    Ahead,
+    /// For what must be written now. That may go beyond the budget: without the tombstones and copies that make room, a
+    /// spool whose segments went bad would stay full for ever.
+    Now,
+}
+
 /// Names one use of one segment while this process lives; 0 names none.
 pub(super) type UseId = u32;
 
@@ -262,16 +272,26 @@ impl Catalogue {
     }
 
     /// Numbers a segment that is about to be made; `None` where the budget is used up.
-    pub(super) fn plan(&self) -> Option<Spare> {
+    pub(super) fn plan(&self, need: Need) -> Option<Spare> {
         let mut books = self.books();
         let octets = self.geometry.segment_octets;
         let taken = books.octets + self.archive_octets.load(Relaxed);
-        if taken + octets > self.octets_max.load(Relaxed) {
+        let budget = self.octets_max.load(Relaxed);
+        let most = match need {
+            Need::Ahead => budget,
+            Need::Now => budget.saturating_mul(2),
+        };
+        if taken + octets > most {
             return None;
         }
         books.octets += octets;
         books.last_number += 1;
         Some(Spare { number: books.last_number, epoch: first_epoch(books.last_number), octets })
+    }
+
+    /// Whether more is used than the budget allows: no new mail is taken then.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.disk_octets() > self.octets_max.load(Relaxed)
     }
 
     /// The planned segment could not be made.
@@ -484,7 +504,7 @@ mod tests {
     fn the_budget_bounds_what_is_made_and_keeps_a_reserve() {
         let catalogue = catalogue();
         assert_eq!(catalogue.octets_free(), 9 * 65536);
-        let planned: Vec<Spare> = std::iter::from_fn(|| catalogue.plan()).collect();
+        let planned: Vec<Spare> = std::iter::from_fn(|| catalogue.plan(Need::Ahead)).collect();
         assert_eq!(planned.len(), 10);
         assert_eq!(catalogue.octets_free(), 0);
         planned.iter().for_each(|&spare| catalogue.plan_made(spare));

@@ -14,7 +14,7 @@ use super::batch::{Batch, Refusal};
 use super::index::Place;
 use super::log::{Active, BUFFER_SLACK_OCTETS, Health, Inner, Spool};
 use super::record::Kind;
-use super::segment::{Segment, head};
+use super::segment::{Need, Segment, head};
 use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files};
 
 /// Places that a batch is tried at.
@@ -159,7 +159,7 @@ impl<F: Files> Inner<F> {
         let segment = match self.catalogue.open_spare() {
             Some(segment) => segment,
             None => {
-                self.make_spare().await?;
+                self.make_spare(Need::Now).await?;
                 self.catalogue.open_spare().ok_or(Refusal::Full)?
             }
         };
@@ -183,9 +183,9 @@ impl<F: Files> Inner<F> {
         }
     }
 
-    /// Makes one more spare segment, if the budget allows it.
-    pub(super) async fn make_spare(&self) -> Result<(), Refusal> {
-        let spare = self.catalogue.plan().ok_or(Refusal::Full)?;
+    /// Makes one more spare segment, if there is room for this need.
+    pub(super) async fn make_spare(&self, need: Need) -> Result<(), Refusal> {
+        let spare = self.catalogue.plan(need).ok_or(Refusal::Full)?;
         let path = self.catalogue.path(spare.number);
         match self.files.make(&path, head(spare, self.worker), spare.octets).await {
             Ok(()) => {
