@@ -17,7 +17,7 @@ use hdrhistogram::Histogram;
 
 use super::batch::{Batch, Effect, Next, Receipt, Refusal, Ticket, header};
 use super::entry::{Entry, Origin, State};
-use super::index::{Keys, Place, Slot, Summary};
+use super::index::{ARCHIVED, Keys, Place, Slot, Summary};
 use super::ledger::Ledger;
 use super::payload;
 use super::record::{Header, Kind};
@@ -382,6 +382,10 @@ impl<F: Files> Desk<F> {
         for (id, effect) in std::mem::take(&mut self.owed) {
             self.sequence += 1;
             let header = header(Kind::Done, Some(id), self.sequence, worker);
+            if let Effect::Done { slot, .. } = &effect {
+                let speaks_of = if slot.place.segment == ARCHIVED { slot.shadow } else { slot.place.segment };
+                self.filling.tombstones.insert(speaks_of);
+            }
             drop(self.append(header, effect, |_| {}));
         }
     }
