@@ -127,7 +127,8 @@ fn a_seed_is_one_life() {
 fn the_ledger_catches_every_flaw() {
     for &flaw in flaws::ALL {
         let is_caught = |seed: &u64| !lives::play(*seed, Some(flaw)).wrongs.is_empty();
-        let caught = (0..SMOKE).find(is_caught);
+        // Each is caught by one of the first 200; what changes elsewhere may shift which one.
+        let caught = (0..5 * SMOKE).find(is_caught);
         println!("{flaw:?} is caught by {caught:?}");
         assert!(caught.is_some(), "{flaw:?} is not caught");
     }

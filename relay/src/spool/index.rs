@@ -122,6 +122,11 @@ impl Slot {
         self.place == other.place && self.state == other.state
     }
 
+    /// The use of the segment that its tombstone keeps from coming back, or 0.
+    pub(super) fn holds_back(&self) -> UseId {
+        if self.place.segment == ARCHIVED { self.shadow } else { self.place.segment }
+    }
+
     /// Octets that a copy of the message takes at most, whatever its state says.
     pub(super) fn octets_max(&self) -> u64 {
         let (record, body) = (self.place.record_octets(), u64::from(self.octets));

@@ -227,7 +227,7 @@ impl Ledger {
         self.pending.contains_key(&id) || self.index.find(id).is_some()
     }
 
-    /// Takes a message out of the books. What its tombstone must do and speak about; `None`: there is no such message.
+    /// Takes a message out of the books. What its tombstone does, and which use of a segment it holds back; `None`: there is no such message.
     pub(super) fn settle(&mut self, id: QueueId) -> Option<(Effect, UseId)> {
         if let Some(settled) = self.pending.get_mut(&id) {
             *settled = true;
@@ -242,8 +242,8 @@ impl Ledger {
         } else {
             (self.archiving == Some(id) || self.stray.contains(&id)).then_some(0)
         };
-        let speaks_of = if archived { slot.shadow } else { slot.place.segment };
-        Some((Effect::Done { slot, parts, file }, speaks_of))
+        let holds_back = slot.holds_back();
+        Some((Effect::Done { slot, parts, file }, holds_back))
     }
 
     /// A record stands on the disk: here is what that means.

@@ -230,8 +230,8 @@ impl<F: Files> Spool<F> {
     /// upstream's 250, or the notice's receipt, comes before this.
     pub fn settle(&self, id: QueueId) -> Option<Ticket> {
         let mut desk = self.inner.desk.borrow_mut();
-        let (effect, speaks_of) = desk.ledger.settle(id)?;
-        desk.filling.tombstones.insert(speaks_of);
+        let (effect, holds_back) = desk.ledger.settle(id)?;
+        desk.filling.tombstones.insert(holds_back);
         let header = self.inner.header(&mut desk, Kind::Done, Some(id));
         Some(desk.append(header, (effect, Purpose::Books), |_| {}))
     }

@@ -316,7 +316,7 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
         };
         let chunked: u64 = parts.iter().map(|part| u64::from(part.payload_octets)).sum();
         if parts.len() != usize::from(header.part) || chunked + tail.len() as u64 != body_octets {
-            return self.see_lacking(id, place);
+            return self.see_lacking(id, header.sequence, place);
         }
         let keys = (self.classify)(&entry);
         let Self { shards, segments, lacking, .. } = self;
@@ -347,9 +347,10 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
     }
 
     /// A record of a message lacks chunks: what has been moved or settled since, or else what is lost.
-    fn see_lacking(&mut self, id: QueueId, place: Place) {
+    fn see_lacking(&mut self, id: QueueId, sequence: u64, place: Place) {
         let pile = pile_of(&mut self.shards, id);
-        match pile.index.get(id).copied() {
+        let newer = pile.index.find(id).filter(|&at| pile.sequences[at as usize].0 > sequence);
+        match newer.and_then(|_| pile.index.get(id).copied()) {
             Some(known) => pile.remember_older(id, &known, place.segment, &self.segments),
             None => drop(self.lacking.insert(id, place.segment)),
         }
@@ -396,7 +397,11 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
     }
 
     fn finish(mut self) -> Recovered {
-        self.report.incomplete.extend(self.lacking.into_keys());
+        for id in self.lacking.into_keys() {
+            if pile_of(&mut self.shards, id).index.find(id).is_none() {
+                self.report.incomplete.push(id);
+            }
+        }
         let adopted = Arc::new(Adopted { catalogue: self.catalogue, segments: self.segments });
         let mut shards = Vec::with_capacity(self.shards.len());
         for pile in self.shards {

@@ -75,6 +75,9 @@ const CHUNK_OCTETS_MAX: usize = 256 * 1024;
 /// Spare segments that are kept for each worker; more are given back to the file system.
 const SPARES_KEPT: usize = 4;
 
+/// How many times `QUEUE_BYTES_MAX` what is no mail may take at most.
+const BOOKS_BUDGET_FACTOR: u64 = 2;
+
 /// Names one use of one segment while this process lives; 0 names none.
 pub(super) type UseId = u32;
 
@@ -272,13 +275,13 @@ impl Catalogue {
     }
 
     /// Numbers a segment that is about to be made; `None` where the budget is used up. What must be written though there is
-    /// no spare segment at all may go beyond the budget by one.
+    /// no spare segment at all may go beyond: segments that went bad count too, and only what is written gives them back.
     pub(super) fn plan(&self, purpose: Purpose) -> Option<Spare> {
         let mut books = self.books();
         let octets = self.geometry.segment_octets;
         let is_bare = books.spares.is_empty() && purpose != Purpose::Mail;
-        let beyond = if is_bare { octets } else { 0 };
-        if books.octets + octets > self.budget().saturating_add(beyond) {
+        let most = if is_bare { self.budget().saturating_mul(BOOKS_BUDGET_FACTOR) } else { self.budget() };
+        if books.octets + octets > most {
             return None;
         }
         books.octets += octets;

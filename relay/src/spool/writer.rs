@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::batch::{Batch, Refusal};
+use super::batch::{Batch, Effect, Refusal};
 use super::index::Place;
 use super::log::{Active, BUFFER_SLACK_OCTETS, Desk, Health, Inner, Spool};
 use super::record::{HEADER_OCTETS, Kind};
@@ -159,6 +159,9 @@ impl<F: Files> Inner<F> {
         let room = self.catalogue.geometry().batch_octets.saturating_sub(desk.filling.octets.len());
         let count = desk.owed.len().min(room / HEADER_OCTETS);
         for (id, effect) in desk.owed.drain(..count).collect::<Vec<_>>() {
+            if let Effect::Done { slot, .. } = &effect {
+                desk.filling.tombstones.insert(slot.holds_back());
+            }
             let header = self.header(desk, Kind::Done, Some(id));
             drop(desk.append(header, (effect, Purpose::Books), |_| {}));
         }
