@@ -4,7 +4,6 @@
 //! after both. It mirrors `ingress`: what a client may do there, an upstream is expected to do here.
 
 mod agreement;
-mod at_once;
 pub mod config;
 pub mod connect;
 pub mod connection;
@@ -339,7 +338,7 @@ impl<I: Io> Egress<I> {
                     if !pool.is_up() {
                         self.permits.note_recovery();
                     }
-                    pool.made(&connection, self.io.now());
+                    pool.succeeded(self.io.now());
                     return Ok(Some(connection));
                 }
                 Err((unusable, back)) => {
