@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::entry::{Entry, State};
-use super::index::{ARCHIVED, Index, Keys, Place, Slot};
+use super::index::{ARCHIVED, Index, Keys, Place, Slot, pack};
 use super::ledger::Unlink;
 use super::payload;
 use super::read::archive_site;
@@ -48,6 +48,7 @@ pub async fn recover<F: Files>(
         shards: (0..workers).map(|_| Pile::default()).collect(),
         chunks: HashMap::new(),
         lacking: BTreeMap::new(),
+        settled: HashMap::new(),
         segments: BTreeMap::new(),
         sequence: 0,
         report: Report::default(),
@@ -92,6 +93,9 @@ struct Recovery<'s, F: Files, C> {
     /// Messages whose record lacks chunks, and where that record stands. Only what is neither settled further on nor met
     /// whole is incomplete: the segment with the chunks may be used again before that with the record.
     lacking: BTreeMap<QueueId, UseId>,
+    /// Whose tombstone was seen, and in which segment. An older record may come later: a batch that failed at its first
+    /// place stands there in part, and whole in another segment.
+    settled: HashMap<[u32; 3], UseId>,
     segments: BTreeMap<UseId, Arc<Segment>>,
     sequence: u64,
     report: Report,
@@ -311,6 +315,12 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
 
     fn see_message(&mut self, id: QueueId, header: &Header, place: Place, payload: &[u8]) {
         let parts = self.claim_chunks(id, header.part);
+        if let Some(tombstone) = self.settled.get(&pack(id)) {
+            if let Some(segment) = self.segments.get(tombstone) {
+                segment.wait_for(place.segment);
+            }
+            return;
+        }
         let Some((entry, state, body_octets, tail)) = payload::split(payload) else {
             return self.report.incomplete.push(id);
         };
@@ -383,6 +393,7 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
     fn see_done(&mut self, id: QueueId, place: Place) {
         let pile = pile_of(&mut self.shards, id);
         let Some(segment) = self.segments.get(&place.segment) else { return };
+        self.settled.insert(pack(id), segment.id);
         if let Some(record) = self.lacking.remove(&id) {
             segment.wait_for(record);
         }
