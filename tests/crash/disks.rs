@@ -95,21 +95,38 @@ fn ledger() -> Shared {
     Arc::new(Watched::new(Ledger::default()))
 }
 
+/// The disk fills up, the upstream comes up: the room is there again, and mail is taken without a restart.
 fn fills_up(mounted: &Mounted) {
     let (daemon, address) = stranded(&mounted.state());
     let ledger = ledger();
     assert_temporary(&send_until_refused(&daemon, &ledger));
-    let upstream = delivers(&daemon, address);
-    let found = balance(&ledger, &upstream);
-    assert!(found.twice_across_lives == 0 && found.twice_in_one_life == 0, "{found:?}");
+    recovers(&daemon, address, &ledger);
     daemon.stop();
 }
 
 #[test]
-fn a_full_tmpfs_is_4xx_and_nothing_acknowledged_is_lost() {
+fn a_full_tmpfs_is_4xx_and_service_resumes() {
     match Mounted::new(&["-t", "tmpfs", "-o", "size=64m", "tmpfs"]) {
         Some(mounted) => fills_up(&mounted),
         None => skip!("no mount for this user"),
+    }
+}
+
+#[test]
+fn a_file_system_without_inodes_is_4xx_and_service_resumes() {
+    match Mounted::new(&["-t", "tmpfs", "-o", "size=256m,nr_inodes=20", "tmpfs"]) {
+        Some(mounted) => fills_up(&mounted),
+        None => skip!("no mount for this user"),
+    }
+}
+
+#[test]
+fn a_full_ext4_is_4xx_and_service_resumes() {
+    need!("mkfs.ext4");
+    let dir = tempfile::tempdir().expect("a directory");
+    match ext4(dir.path()) {
+        Some(mounted) => fills_up(&mounted),
+        None => skip!("no loop device for this user"),
     }
 }
 
@@ -120,6 +137,27 @@ fn ext4(dir: &Path) -> Option<Mounted> {
     let made = run(Command::new(found("mkfs.ext4")?).args(["-q", "-F"]).arg(&image));
     assert_eq!(made.code, Some(0), "{made:#?}");
     Mounted::new(&["-o", "loop", &image.display().to_string()])
+}
+
+#[test]
+fn a_restart_on_a_full_disk_serves_what_it_has_and_then_new_mail() {
+    let Some(mounted) = Mounted::new(&["-t", "tmpfs", "-o", "size=64m", "tmpfs"]) else {
+        skip!("no mount for this user");
+    };
+    let (daemon, address) = stranded(&mounted.state());
+    let ledger = ledger();
+    send_until_refused(&daemon, &ledger);
+    let ballast = mounted.dir.path().join("ballast");
+    let killed = daemon.kill();
+    // What is left goes to somebody else.
+    let done =
+        run(Command::new("dd").args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", ballast.display())));
+    assert_ne!(done.code, Some(0), "the disk is full now");
+    let daemon = killed.start();
+    assert_temporary(&send_until_refused(&daemon, &ledger));
+    std::fs::remove_file(ballast).expect("it is there");
+    recovers(&daemon, address, &ledger);
+    daemon.stop();
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(crate) struct Ledger {
     accounts: BTreeMap<u64, Account>,
     /// What is wrong whatever comes later.
     pub(crate) wrongs: Vec<String>,
+    /// Crashes of the relay so far.
+    pub(crate) crashes: u64,
     /// What has happened so far, counted: replies, verdicts, deliveries.
     pub(crate) events: u64,
     terms: Terms,
@@ -87,8 +89,8 @@ pub(crate) struct Delivery {
     pub(crate) recipients: Vec<String>,
     pub(crate) content: Vec<u8>,
     pub(crate) at: Moment,
-    /// The 250 was said, and the connection whole.
-    pub(crate) is_told: bool,
+    /// When the 250 was said, on a connection that was whole.
+    pub(crate) told_at: Option<Moment>,
 }
 
 /// What a world came to.
@@ -176,10 +178,10 @@ impl Ledger {
     }
 
     /// The upstream's 250 for its latest delivery went out.
-    pub(crate) fn tells(&mut self, subject: Subject) {
+    pub(crate) fn tells(&mut self, subject: Subject, at: Moment) {
         self.of_subject(subject, |deliveries| {
             if let Some(delivery) = deliveries.last_mut() {
-                delivery.is_told = true;
+                delivery.told_at = Some(at);
             }
         });
     }
@@ -271,7 +273,7 @@ impl Account {
         }
         match self.deliveries.first() {
             None => wrongs.push("acknowledged and lost".to_owned()),
-            Some(delivery) if !delivery.is_told => {
+            Some(delivery) if delivery.told_at.is_none() => {
                 wrongs.push("acknowledged before the upstream did".to_owned());
             }
             Some(_) => {}
@@ -336,7 +338,7 @@ impl Account {
     fn judge_refusal(&self, terms: Terms, wrongs: &mut Vec<String>) {
         let Some(last) = self.last.filter(|code| *code >= 400) else { return };
         let is_unheard = terms.loses_replies || self.has_stray;
-        if !is_unheard && self.deliveries.iter().any(|delivery| delivery.is_told) {
+        if !is_unheard && self.deliveries.iter().any(|delivery| delivery.told_at.is_some()) {
             wrongs.push("taken, and its client told otherwise".to_owned());
         }
         let nobody_taken = self.heard.iter().all(|(_, code)| *code != 250);

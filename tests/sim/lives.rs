@@ -25,6 +25,7 @@ use crate::machine::{Machine, Manner};
 use crate::mail::Mail;
 use crate::plan::{HONEST_TROUBLES, Plan, Weather};
 use crate::play::{RELAY, egress_config, upstream_address};
+use crate::talk::trace;
 use crate::upstream::{Upstream, Watch};
 
 /// What came of a seed.
@@ -44,6 +45,8 @@ enum End {
     Steps(u64),
     /// So many steps behind the event that makes the ledger count so far.
     Behind(u64, u64),
+    /// In the middle of the next write behind that event.
+    Writing(u64),
 }
 
 /// Everything that acts, and what is known of it.
@@ -66,10 +69,9 @@ pub(crate) fn play(seed: u64, flaw: Option<Flaw>) -> Lives {
     let dice = Dice::new(seed);
     let mut stage = Stage::set(seed, dice, flaw);
     let mut disk = SimDisk::new(stage.dice.below(u64::MAX));
-    for _ in 0..stage.dice.pick(&[0, 1, 1, 2, 4]) {
+    for _ in 0..stage.dice.pick(&[0, 0, 1, 2, 4]) {
         disk = stage.live(disk);
     }
-    stage.heal();
     let disk = stage.rest(disk);
     stage.look_once_more(disk);
     stage.world.end();
@@ -197,7 +199,7 @@ impl Stage {
 
     fn roll_manner(&self) -> Manner {
         let dice = &self.dice;
-        let patience = dice.pick(&[0, 0, 5, 50, 50, 1000, 20_000]);
+        let patience = dice.pick(&[0, 0, 5, 5, 50, 50, 1000, 20_000]);
         let mut egress = egress_config(dice, self.plans.len());
         egress.delivery_patience = egress::Patience::Within(Duration::from_millis(patience));
         egress.eightbit = egress::EightBit::Bounce;
@@ -238,20 +240,16 @@ impl Stage {
     /// One life, from its start to its crash, and the time until the next one.
     fn live(&mut self, disk: SimDisk) -> SimDisk {
         let manner = self.roll_manner();
-        let is_failing = manner.faults.write_eio + manner.faults.write_enospc + manner.faults.names > 0;
+        let is_failing = manner.is_disk_failing();
         let begun = self.world.now();
         let machine = self.start(disk, manner);
-        let end = if self.dice.happens(300) {
-            End::Steps(self.dice.below(self.dice.pick(&[300, 3_000, 20_000])))
-        } else {
-            let events = self.ledger.borrow().events;
-            End::Behind(events + self.dice.below(30), self.dice.below(self.dice.pick(&[3, 30, 300])))
-        };
-        self.run_to(end);
+        let end = self.roll_end();
+        self.run_to(end, &machine);
         let now = self.world.now();
         trace(&format!("{:>12} crash, {} queued", now.0, machine.queued()));
         self.history.crashes.push(now);
-        if is_failing {
+        self.ledger.borrow_mut().crashes += 1;
+        if is_failing || machine.was_full.get() {
             self.history.disk_troubles.push((begun, now));
         }
         self.recovered += machine.recovered.get();
@@ -262,15 +260,33 @@ impl Stage {
         disk
     }
 
-    fn run_to(&self, end: End) {
-        let mut steps = match end {
-            End::Steps(steps) => steps,
-            End::Behind(events, steps) => {
-                let by = self.world.now().after(LIFE_MAX);
-                while self.ledger.borrow().events < events && self.world.now() < by && self.world.step() {}
-                steps
+    fn roll_end(&self) -> End {
+        let dice = &self.dice;
+        let events = self.ledger.borrow().events + dice.below(30);
+        match dice.below(3) {
+            0 => End::Steps(dice.below(dice.pick(&[300, 3_000, 20_000]))),
+            1 => End::Writing(events),
+            _ => End::Behind(events, dice.below(dice.pick(&[3, 30, 300]))),
+        }
+    }
+
+    fn run_to(&self, end: End, machine: &Machine) {
+        let by = self.world.now().after(LIFE_MAX);
+        let run_while =
+            |goes_on: &dyn Fn() -> bool| while goes_on() && self.world.now() < by && self.world.step() {};
+        let counts_to = |events: u64| move || self.ledger.borrow().events < events;
+        let mut steps = 0;
+        match end {
+            End::Steps(count) => steps = count,
+            End::Behind(events, count) => {
+                run_while(&counts_to(events));
+                steps = count;
             }
-        };
+            End::Writing(events) => {
+                run_while(&counts_to(events));
+                run_while(&|| !machine.is_writing.get());
+            }
+        }
         while steps > 0 && self.world.step() {
             steps -= 1;
         }
@@ -292,11 +308,19 @@ impl Stage {
         }
     }
 
-    /// The last life: everything that was promised comes out.
+    /// The last life: first as bad as those before it, then everything heals, and what was promised comes out.
     fn rest(&mut self, disk: SimDisk) -> SimDisk {
-        let manner = Manner { faults: files::Faults::NONE, ..self.roll_manner() };
+        let manner = self.roll_manner();
         let octets_max = manner.octets_max.max(4 << 20);
+        let is_failing = manner.is_disk_failing();
+        let begun = self.world.now();
         let machine = self.start(disk, Manner { octets_max, ..manner });
+        self.pass(Duration::from_millis(self.dice.pick(&[0, 1_000, 30_000, 120_000])));
+        self.heal();
+        machine.heal_disk();
+        if is_failing || machine.was_full.get() {
+            self.history.disk_troubles.push((begun, self.world.now()));
+        }
         let by = self.world.now().after(REST_MAX);
         while self.world.now() < by {
             self.pass(Duration::from_secs(10));
@@ -304,6 +328,7 @@ impl Stage {
                 break;
             }
         }
+        self.history.ended = self.world.now();
         // Idle connections are given up, sessions end, tombstones come to the disk.
         self.pass(Duration::from_secs(120));
         self.recovered += machine.recovered.get();
@@ -339,13 +364,6 @@ fn roll_plan(dice: &Dice) -> Plan {
     let trouble_permille = dice.pick(&[0, 0, 30, 100, 300]);
     let lag_micros_max = dice.pick(&[0, 1_000, 80_000, 2_000_000]);
     Plan { size, trouble_permille, lag_micros_max, troubles: HONEST_TROUBLES, ..plan }
-}
-
-/// A line of the transcript, where one is wanted.
-fn trace(line: &str) {
-    if crate::talk::is_traced() {
-        println!("{line}");
-    }
 }
 
 const SMALL: Geometry =

@@ -18,7 +18,7 @@ use ringpost::io::sim::{SimStream, World};
 use ringpost::limits::TICK;
 use ringpost::meter::{Listener, Upstreams};
 use ringpost::orders::Settings;
-use ringpost::spool::{Geometry, RecoverFault, Setup, Shard, Touch, recover};
+use ringpost::spool::{Geometry, RecoverFault, Setup, Shard, Spool, Touch, recover};
 use ringpost::tls::Armour;
 use ringpost::units::{Moment, QueueId, SessionId, WorkerId};
 use ringpost::worker::Shared;
@@ -29,6 +29,7 @@ use crate::dice::Dice;
 use crate::flaws::{Flaw, Hand, Platter};
 use crate::ledger::Ledger;
 use crate::play::{CLIENT, RELAY, ingress_config};
+use crate::talk::trace;
 
 /// What a machine runs by, from one start to the next.
 #[derive(Debug, Clone)]
@@ -45,16 +46,31 @@ pub(crate) struct Manner {
     pub(crate) flaw: Option<Flaw>,
 }
 
+impl Manner {
+    /// Whether its disk fails at times.
+    pub(crate) fn is_disk_failing(&self) -> bool {
+        self.faults.write_eio + self.faults.write_enospc + self.faults.names > 0
+    }
+}
+
 /// A machine that runs. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Machine {
     world: World,
     pub(crate) disk: SimDisk,
     manner: Rc<Manner>,
-    posts: Rc<RefCell<Vec<Rc<Post<World, Platter>>>>>,
+    posts: Rc<RefCell<Vec<SimPost>>>,
     sessions: Rc<Cell<u64>>,
     pub(crate) recovered: Rc<Cell<usize>>,
+    is_healed: Rc<Cell<bool>>,
+    /// Something is on its way to the disk right now.
+    pub(crate) is_writing: Rc<Cell<bool>>,
+    /// Its spool took no mail at times: then it may have no room for tombstones either.
+    pub(crate) was_full: Rc<Cell<bool>>,
 }
+
+/// One worker of a machine.
+type SimPost = Rc<Post<World, Platter>>;
 
 /// No test looks at how long a write took.
 fn clock() -> Moment {
@@ -77,17 +93,15 @@ impl Machine {
             posts: Rc::default(),
             sessions: Rc::default(),
             recovered: Rc::default(),
+            is_healed: Rc::default(),
+            is_writing: Rc::default(),
+            was_full: Rc::default(),
         };
         if machine.manner.flaw == Some(Flaw::VerdictDropped) {
             machine.world.lose_tasks("outlast");
         }
-        let disk_micros_max = machine.manner.disk_micros_max;
-        machine.world.spawn(work_disk(
-            machine.world.clone(),
-            machine.disk.clone(),
-            dice.clone(),
-            disk_micros_max,
-        ));
+        trace(&format!("{:>12} start, {:?}", world.now().0, machine.manner));
+        machine.world.spawn(machine.clone().work_disk(dice.clone()));
         let (booting, ledger) = (machine.clone(), Rc::clone(ledger));
         machine.world.spawn(async move {
             match booting.boot().await {
@@ -112,7 +126,9 @@ impl Machine {
         let files = Platter { disk: self.disk.clone(), flaw: manner.flaw };
         let recovered = recover(&files, &setup, classify(true)).await?;
         self.recovered.set(usize::try_from(recovered.report.messages).unwrap_or(0));
-        self.disk.set_faults(manner.faults);
+        if !self.is_healed.get() {
+            self.disk.set_faults(manner.faults);
+        }
         let shared = Shared::default();
         for (number, shard) in (0..manner.workers).zip(recovered.shards) {
             let post = self.post(WorkerId(number), &shared, shard);
@@ -122,12 +138,29 @@ impl Machine {
         self.world.spawn(async move {
             loop {
                 ticking.world.sleep(TICK).await;
-                ticking.posts.borrow().iter().for_each(|post| post.tick());
+                for post in ticking.posts.borrow().iter() {
+                    post.tick();
+                    let is_full = |spool: &Spool<Platter>| spool.room(0).is_err();
+                    let is_full = post.delivery().is_some_and(|delivery| is_full(&delivery.spool));
+                    ticking.was_full.set(ticking.was_full.get() || is_full);
+                }
             }
         });
         let serving = self.clone();
         self.world.listen(RELAY, move |stream| serving.serve(stream));
         Ok(recovered.report.incomplete)
+    }
+
+    /// Completes what is under way on the disk, one thing after the other; now and then it takes its time.
+    async fn work_disk(self, dice: Dice) {
+        loop {
+            self.disk.busy().await;
+            self.is_writing.set(true);
+            let micros_max = if dice.happens(5) { 2_000_000 } else { self.manner.disk_micros_max };
+            self.world.sleep(Duration::from_micros(dice.below(micros_max))).await;
+            self.disk.step();
+            self.is_writing.set(false);
+        }
     }
 
     fn post(&self, id: WorkerId, shared: &Shared, shard: Shard) -> Post<World, Platter> {
@@ -183,6 +216,12 @@ impl Machine {
         posts.iter().filter_map(|post| post.delivery()).map(|delivery| delivery.spool.totals().0).sum()
     }
 
+    /// From now on its disk does what it is told.
+    pub(crate) fn heal_disk(&self) {
+        self.is_healed.set(true);
+        self.disk.set_faults(Faults::NONE);
+    }
+
     /// Whether it has taken its spool over.
     pub(crate) fn is_up(&self) -> bool {
         !self.posts.borrow().is_empty()
@@ -210,22 +249,13 @@ impl Machine {
             if busy > 0 {
                 wrongs.push(format!("at rest: {busy} busy connections"));
             }
+            trace(&format!("at rest: {:?}, {:?}", delivery.spool.health(), delivery.spool.room(0)));
             let (used, spare) = delivery.spool.catalogue().counts();
             if used > 2 * usize::from(self.manner.workers) {
                 wrongs.push(format!("at rest: {used} segments, besides {spare} spares"));
             }
         }
         wrongs
-    }
-}
-
-/// Completes what is under way on a disk, one thing after the other; now and then it takes its time.
-async fn work_disk(world: World, disk: SimDisk, dice: Dice, micros_max: u64) {
-    loop {
-        disk.busy().await;
-        let micros = if dice.happens(5) { 2_000_000 } else { micros_max };
-        world.sleep(Duration::from_micros(dice.below(micros))).await;
-        disk.step();
     }
 }
 

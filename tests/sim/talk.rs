@@ -95,9 +95,16 @@ fn next_number() -> u32 {
 }
 
 /// Whether one seed is played for a person to look at.
-pub(crate) fn is_traced() -> bool {
+fn is_traced() -> bool {
     static IS_TRACED: OnceLock<bool> = OnceLock::new();
     *IS_TRACED.get_or_init(|| std::env::var_os("RINGPOST_SIM_SEED").is_some())
+}
+
+/// A line of the transcript, where one is wanted.
+pub(crate) fn trace(line: &str) {
+    if is_traced() {
+        println!("{line}");
+    }
 }
 
 /// Longer than all that the relay may take for one reply: several upstreams, each with its own patience.

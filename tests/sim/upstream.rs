@@ -41,6 +41,9 @@ struct Transaction {
 /// The answer to a chunk that is not the last.
 const CHUNK_TAKEN: &str = "250 2.0.0 chunk";
 
+/// Longest time of an answer in fair weather, in microseconds.
+const FAIR_LAG_MICROS_MAX: u64 = 100_000;
+
 /// Sees each message that is complete before anything is said about it.
 pub(crate) type Watch = Rc<dyn Fn(&[u8])>;
 
@@ -51,6 +54,8 @@ pub(crate) struct Upstream {
     dice: Dice,
     ledger: Rc<RefCell<Ledger>>,
     watch: Watch,
+    /// Crashes of the relay before it came here: what is said after another one nobody hears.
+    crashes: u64,
     /// The reply that refused the last MAIL.
     mail_refused: Option<u16>,
     transaction: Option<Transaction>,
@@ -70,12 +75,14 @@ impl Upstream {
         ledger: Rc<RefCell<Ledger>>,
         watch: Watch,
     ) -> Self {
+        let crashes = ledger.borrow().crashes;
         Self {
             talk: Talk::new(world, stream, "upstream"),
             plan,
             dice,
             ledger,
             watch,
+            crashes,
             mail_refused: None,
             transaction: None,
             messages: 0,
@@ -344,11 +351,14 @@ impl Upstream {
         if takes {
             let Transaction { sender, accepted: recipients, .. } = transaction;
             let at = self.talk.world.now();
-            self.ledger.borrow_mut().takes(key, Delivery { sender, recipients, content, at, is_told: false });
+            self.ledger.borrow_mut().takes(key, Delivery { sender, recipients, content, at, told_at: None });
         }
         let code = self.answer_in(trouble, "250 2.0.0 taken", Some(key)).await?;
         if code == 250 {
-            self.ledger.borrow_mut().tells(key);
+            let mut ledger = self.ledger.borrow_mut();
+            if ledger.crashes == self.crashes {
+                ledger.tells(key, self.talk.world.now());
+            }
         } else {
             self.refuse(Some(key), code);
         }
@@ -383,7 +393,9 @@ impl Upstream {
         let is_slow = self.plan.lag_micros_max > 0;
         let behind = if reply == CHUNK_TAKEN || is_slow { Behind::MoreToAnswer } else { Behind::TheLast };
         let code = reply.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0);
-        let lag = self.dice.below(self.plan.lag_micros_max + 1);
+        let is_fair = self.plan.weather.get() == Weather::Fair;
+        let lag_max = self.plan.lag_micros_max.min(if is_fair { FAIR_LAG_MICROS_MAX } else { u64::MAX });
+        let lag = self.dice.below(lag_max + 1);
         self.talk.world.sleep(Duration::from_micros(lag)).await;
         match trouble {
             None => self.say(&format!("{reply}\r\n")).await.map(|()| code),

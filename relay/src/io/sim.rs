@@ -8,6 +8,7 @@
 //! reset, a deadline ends a receive but leaves the sending side alive, exactly as [`ring`](super::ring) does it.
 
 mod faults;
+mod pipe;
 mod process;
 
 use std::cell::{Cell, RefCell};
@@ -15,7 +16,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -24,7 +24,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 
 pub use self::faults::Faults;
-use self::process::Processes;
+use self::pipe::Pipe;
+use self::process::{Listener, Processes, Task};
 use super::{Buffer, Flight, Io, Stream, Waiting};
 use crate::limits::TICK;
 use crate::units::Moment;
@@ -48,18 +49,6 @@ struct Inner {
     listeners: RefCell<BTreeMap<SocketAddr, Listener>>,
     processes: RefCell<Processes>,
     course: Cell<u64>,
-}
-
-/// Something that runs, and the process that it ends with.
-struct Task {
-    process: u64,
-    future: Pin<Box<dyn Future<Output = ()>>>,
-}
-
-/// An address that is served, and the process that serves it.
-struct Listener {
-    process: u64,
-    serve: Rc<dyn Fn(SimStream)>,
 }
 
 /// Tasks that can go on, in the order in which they were woken.
@@ -264,48 +253,6 @@ impl Io for World {
         let task = Task { process: self.process, future: Box::pin(task) };
         self.inner.tasks.borrow_mut().insert(number, task);
         self.inner.ready.push(number);
-    }
-}
-
-/// One direction of a connection.
-#[derive(Default)]
-struct Pipe {
-    /// Segments and when they arrive; arrivals never overtake each other.
-    segments: RefCell<VecDeque<(u64, Bytes)>>,
-    /// No more segments come after the moment given.
-    ended: Cell<Option<u64>>,
-    is_reset: Cell<bool>,
-    /// The end is a reset, behind everything that was sent before.
-    ends_in_reset: Cell<bool>,
-    /// Nobody will read what is sent.
-    is_abandoned: Cell<bool>,
-    octets: Cell<usize>,
-    reader: RefCell<Option<Waker>>,
-    writer: RefCell<Option<Waker>>,
-}
-
-impl Pipe {
-    fn wake_both(&self) {
-        for waker in [&self.reader, &self.writer] {
-            if let Some(waker) = waker.borrow_mut().take() {
-                waker.wake();
-            }
-        }
-    }
-
-    fn reset(&self) {
-        self.is_reset.set(true);
-        self.wake_both();
-    }
-
-    fn end_in_reset(&self) {
-        self.ends_in_reset.set(true);
-        self.wake_both();
-    }
-
-    /// When the next thing arrives: octets, or the end.
-    fn next(&self) -> Option<u64> {
-        self.segments.borrow().front().map(|(at, _)| *at).or(self.ended.get())
     }
 }
 

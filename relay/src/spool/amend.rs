@@ -8,6 +8,7 @@ use super::entry::State;
 use super::log::Spool;
 use super::read::ReadFault;
 use super::record::Kind;
+use super::reserve::Purpose;
 use crate::io::files::Files;
 use crate::units::QueueId;
 
@@ -41,7 +42,7 @@ impl<F: Files> Spool<F> {
                 return Err(ReadFault::Gone);
             }
             let header = self.inner.header(&mut desk, Kind::Probe, None);
-            desk.append(header, Effect::Nothing, |_| {})
+            desk.append(header, (Effect::Nothing, Purpose::Books), |_| {})
         };
         ticket.await.map_err(|refusal| ReadFault::Io(std::io::Error::other(refusal)))
     }

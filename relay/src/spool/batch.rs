@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::index::{Place, Slot};
 use super::record::{HEADER_OCTETS, Header, Kind};
+use super::reserve::{PURPOSES, Purpose};
 use super::segment::{Segment, UseId};
 use crate::io::files::{Aligned, BLOCK_OCTETS};
 use crate::units::{QueueId, WorkerId};
@@ -90,11 +91,39 @@ pub(super) enum Effect {
     Nothing,
 }
 
+impl Effect {
+    /// The records that a tombstone speaks about.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+        let (own, parts): (_, &[Place]) = match self {
+            Self::Done { slot, parts, .. } => ([slot.place, slot.state], parts),
+            _ => ([Place::default(); 2], &[]),
+        };
+        own.into_iter().chain(parts.iter().copied()).filter(|place| place.is_in_segment())
+    }
+
+    /// The segment whose next use would do what the tombstone is to do.
+    pub(super) fn home(&self) -> Option<UseId> {
+        match self {
+            Self::Done { slot, file: None, .. } => Some(slot.place.segment),
+            _ => None,
+        }
+    }
+
+    /// The chunks that a tombstone speaks about, for once.
+    pub(super) fn take_parts(&mut self) -> Vec<Place> {
+        match self {
+            Self::Done { parts, .. } => std::mem::take(parts),
+            _ => Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) at: usize,
     pub(super) header: Header,
     pub(super) effect: Effect,
+    pub(super) purpose: Purpose,
 }
 
 /// Records for one write. Invariants: the octets are a multiple of [`HEADER_OCTETS`] long, and each entry's payload stands
@@ -107,12 +136,19 @@ pub(super) struct Batch {
     pub(super) tombstones: BTreeSet<UseId>,
     /// Messages in here that clients wait for.
     pub(super) messages: u32,
-    pub(super) outcome: Rc<Outcome>,
+    /// By purpose: what is refused for one may be written for another.
+    pub(super) outcomes: [Rc<Outcome>; PURPOSES],
 }
 
 impl Batch {
     pub(super) fn new(octets: Aligned) -> Self {
-        Self { octets, entries: Vec::new(), tombstones: BTreeSet::new(), messages: 0, outcome: Rc::default() }
+        Self {
+            octets,
+            entries: Vec::new(),
+            tombstones: BTreeSet::new(),
+            messages: 0,
+            outcomes: Default::default(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -120,7 +156,12 @@ impl Batch {
     }
 
     /// Appends a record; `fill` appends its payload. The header's payload fields are set here.
-    pub(super) fn push(&mut self, mut header: Header, effect: Effect, fill: impl FnOnce(&mut Aligned)) {
+    pub(super) fn push(
+        &mut self,
+        mut header: Header,
+        (effect, purpose): (Effect, Purpose),
+        fill: impl FnOnce(&mut Aligned),
+    ) {
         let at = self.octets.len();
         self.octets.extend(&[0; HEADER_OCTETS]);
         fill(&mut self.octets);
@@ -129,7 +170,53 @@ impl Batch {
         header.payload_crc = crc32c::crc32c(payload);
         self.octets.pad(HEADER_OCTETS);
         self.messages += u32::from(header.kind == Kind::Message);
-        self.entries.push(Entry { at, header, effect });
+        self.entries.push(Entry { at, header, effect, purpose });
+    }
+
+    /// What came of the records that are written for this.
+    pub(super) fn outcome(&self, purpose: Purpose) -> &Rc<Outcome> {
+        &self.outcomes[purpose as usize]
+    }
+
+    /// What the neediest record in here is written for.
+    pub(super) fn purpose(&self) -> Purpose {
+        self.entries.iter().map(|entry| entry.purpose).min().unwrap_or(Purpose::Moves)
+    }
+
+    /// Takes out the records that are written for this; they wait for an outcome of their own.
+    pub(super) fn shed(&mut self, purpose: Purpose) -> Self {
+        let octets = std::mem::replace(&mut self.octets, Aligned::with_capacity(0));
+        let mut shed = Self::new(Aligned::with_capacity(0));
+        shed.outcomes[purpose as usize] = Rc::clone(self.outcome(purpose));
+        if purpose == Purpose::Books {
+            shed.tombstones.clone_from(&self.tombstones);
+        }
+        self.octets.reserve(octets.len());
+        for mut entry in std::mem::take(&mut self.entries) {
+            if entry.purpose == purpose {
+                shed.messages += u32::from(entry.header.kind == Kind::Message);
+                shed.entries.push(entry);
+                continue;
+            }
+            let end = entry.at + entry.header.record_octets();
+            let at = self.octets.len();
+            self.octets.extend(&octets[entry.at..end]);
+            entry.at = at;
+            self.entries.push(entry);
+        }
+        self.messages -= shed.messages;
+        shed
+    }
+
+    /// Takes back what was taken out, for an outcome in common. The octets are of no use any more.
+    pub(super) fn unshed(&mut self, shed: Self) {
+        self.entries.extend(shed.entries);
+        self.messages += shed.messages;
+    }
+
+    /// Octets that it takes on the disk.
+    pub(super) fn length(&self) -> usize {
+        self.octets.len().next_multiple_of(BLOCK_OCTETS)
     }
 
     /// Fills in the headers for the place where it will stand, and zeros up to a whole block.

@@ -39,17 +39,17 @@ impl Wake for Flag {
 
 /// Tasks that are polled when they are woken, in an order that the seed decides.
 #[derive(Default)]
-struct Tasks {
+pub(super) struct Tasks {
     tasks: Vec<(Arc<Flag>, Option<Task>)>,
 }
 
 impl Tasks {
-    fn spawn(&mut self, task: impl Future<Output = ()> + 'static) {
+    pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + 'static) {
         self.tasks.push((Arc::new(Flag(AtomicBool::new(true))), Some(Box::pin(task))));
     }
 
     /// Polls until nobody is awake.
-    fn settle(&mut self, entropy: &mut Entropy) {
+    pub(super) fn settle(&mut self, entropy: &mut Entropy) {
         loop {
             let awake: Vec<usize> =
                 (0..self.tasks.len()).filter(|&at| self.tasks[at].0.0.load(Relaxed)).collect();
@@ -70,7 +70,7 @@ impl Tasks {
 }
 
 /// Runs one future to its end, completing what is under way.
-fn finish<T: 'static>(disk: &SimDisk, future: impl Future<Output = T> + 'static) -> T {
+pub(super) fn finish<T: 'static>(disk: &SimDisk, future: impl Future<Output = T> + 'static) -> T {
     let result = Rc::new(RefCell::new(None));
     let (mut tasks, slot) = (Tasks::default(), Rc::clone(&result));
     tasks.spawn(async move {
@@ -112,7 +112,7 @@ struct Plan {
     done_first: bool,
 }
 
-fn geometry() -> Geometry {
+pub(super) fn geometry() -> Geometry {
     Geometry { segment_octets: 64 * 1024, batch_octets: 8192, chunk_octets: 2048, spares: 1 }
 }
 
@@ -121,7 +121,7 @@ fn setup(workers: u16) -> Setup {
     Setup { directory, geometry: geometry(), octets_max: 4 * 1024 * 1024, workers, touch: Touch::Tidy }
 }
 
-fn clock() -> Moment {
+pub(super) fn clock() -> Moment {
     Moment(0)
 }
 
@@ -401,7 +401,7 @@ fn lives(seed: u64, plan: Plan) -> Result<(), String> {
     if undelivered > 0 { Err(format!("{undelivered} are neither delivered nor on the disk")) } else { Ok(()) }
 }
 
-fn seeds(count: u64) -> Vec<u64> {
+pub(super) fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("RINGPOST_SPOOL_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => vec![seed],
         None => (0..count).collect(),

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use super::batch::{Effect, Receipt, Refusal, Ticket};
 use super::entry::{Entry, Origin};
 use super::index::Place;
-use super::log::{Placed, Spool, Terms};
+use super::log::{Placed, Spool, Terms, purpose_of};
 use super::record::Kind;
+use super::reserve::Purpose;
 use crate::io::files::Files;
 use crate::units::QueueId;
 
@@ -26,6 +27,7 @@ pub struct Draft<F: Files> {
     held: VecDeque<Bytes>,
     held_octets: usize,
     chunked: u64,
+    purpose: Purpose,
 }
 
 #[derive(Debug)]
@@ -39,11 +41,18 @@ impl<F: Files> Spool<F> {
     #[must_use]
     pub fn draft(&self, id: QueueId) -> Draft<F> {
         let (chunks, held) = (Vec::new(), VecDeque::new());
-        Draft { spool: self.clone(), id, chunks, held, held_octets: 0, chunked: 0 }
+        let purpose = Purpose::Mail;
+        Draft { spool: self.clone(), id, chunks, held, held_octets: 0, chunked: 0, purpose }
     }
 }
 
 impl<F: Files> Draft<F> {
+    /// Whose message it will be; a client's, if nothing is said.
+    pub(super) fn of(mut self, origin: Origin) -> Self {
+        self.purpose = purpose_of(origin);
+        self
+    }
+
     /// Octets of the body so far.
     #[must_use]
     pub fn octets(&self) -> u64 {
@@ -61,7 +70,9 @@ impl<F: Files> Draft<F> {
         }
         let chunk_octets = self.spool.inner.catalogue.geometry().chunk_octets;
         while self.held_octets >= chunk_octets {
-            self.spool.room(chunk_octets as u64)?;
+            if self.purpose == Purpose::Mail {
+                self.spool.room(chunk_octets as u64)?;
+            }
             self.append(chunk_octets).await?;
         }
         Ok(())
@@ -72,7 +83,7 @@ impl<F: Files> Draft<F> {
     /// # Errors
     /// Why it is not on the disk, as far as is known.
     pub async fn commit(mut self, entry: &Entry, terms: Terms) -> Result<Receipt, Refusal> {
-        if entry.origin == Origin::Client {
+        if self.purpose == Purpose::Mail {
             self.spool.room(self.held_octets as u64)?;
         }
         let parts = self.settle_chunks().await?;
@@ -109,7 +120,8 @@ impl<F: Files> Draft<F> {
         header.part = part;
         let place = Rc::new(Cell::new(None));
         let held = &mut self.held;
-        let ticket = desk.append(header, Effect::Chunk(Rc::clone(&place)), |out| {
+        let effect = Effect::Chunk(Rc::clone(&place));
+        let ticket = desk.append(header, (effect, self.purpose), |out| {
             let mut missing = octets;
             while let Some(mut slice) = held.pop_front() {
                 let taken = slice.split_to(missing.min(slice.len()));
@@ -131,6 +143,7 @@ impl<F: Files> Draft<F> {
 
     /// Appends a chunk of exactly these octets: a copy of one that stands elsewhere.
     pub(super) async fn copy(&mut self, octets: Bytes) -> Result<(), Refusal> {
+        self.purpose = Purpose::Moves;
         let length = octets.len();
         self.held_octets += length;
         self.held.push_back(octets);

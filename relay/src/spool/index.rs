@@ -122,6 +122,14 @@ impl Slot {
         self.place == other.place && self.state == other.state
     }
 
+    /// Octets that a copy of the message takes at most, whatever its state says.
+    pub(super) fn octets_max(&self) -> u64 {
+        let (record, body) = (self.place.record_octets(), u64::from(self.octets));
+        // A record that is shorter than the body does not hold all of it.
+        let chunks = if record < body { body } else { 0 };
+        chunks + record + self.state.record_octets()
+    }
+
     pub(super) fn summary(&self) -> Option<Summary> {
         Some(Summary {
             id: self.id()?,

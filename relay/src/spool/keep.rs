@@ -13,11 +13,12 @@ use bytes::Bytes;
 
 use super::batch::{Effect, Refusal, Ticket};
 use super::index::{ARCHIVED, Place, Slot};
-use super::log::{Health, Inner, Spool, state_effect};
+use super::log::{Desk, Health, Inner, Spool, state_effect};
 use super::payload;
 use super::read::{Message, ReadFault, archive_site};
 use super::record::{HEADER_OCTETS, Header, Kind};
-use super::segment::{Segment, UseId, head};
+use super::reserve::Purpose;
+use super::segment::{Room, Segment, UseId, head};
 use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files};
 use crate::units::QueueId;
 
@@ -34,6 +35,7 @@ impl<F: Files> Spool<F> {
                 return;
             }
             self.remove_archived().await;
+            self.inner.let_go_of_settled();
             self.inner.retire_idle().await;
             self.inner.make_ahead().await;
             self.empty_sparse().await;
@@ -61,24 +63,45 @@ impl<F: Files> Spool<F> {
         }
     }
 
-    /// Empties the segments of which little is live.
+    /// Empties the segments of which little is live. Where room is wanted one is enough: it is used again before the next.
     async fn empty_sparse(&self) {
+        let room = if self.inner.catalogue.octets_free() > 0 { Room::There } else { Room::Wanted };
         let sparse = {
             let desk = self.inner.desk.borrow();
             let active = desk.active.as_ref().map_or(0, |active| active.segment.id);
-            if desk.health == Health::Serving { desk.ledger.sparse(active) } else { Vec::new() }
+            if desk.health == Health::Broken {
+                return;
+            }
+            desk.ledger.sparse(active, &desk.owed, room)
         };
         for segment in sparse {
             let residents = self.inner.desk.borrow().ledger.index.residents(segment);
-            let mut last = None;
-            for id in residents {
-                // What cannot be moved stays, and its segment with it.
-                last = self.carry_over(id, segment).await.ok().flatten().or(last);
+            // What cannot be moved whole is not begun where room is scarce; what has no residents waits for tombstones.
+            if residents.is_empty() || (room == Room::Wanted && !self.inner.can_take(&residents)) {
+                continue;
             }
-            if let Some(ticket) = last {
-                // Before it is settled where they are, they must not be moved again.
-                let _ = ticket.await;
+            self.inner.gather(room == Room::Wanted);
+            let is_written = self.empty(segment, residents).await;
+            let is_empty = self.inner.desk.borrow().ledger.index.residents(segment).is_empty();
+            if !is_written || (is_empty && room == Room::Wanted) {
+                self.inner.let_go_of_settled();
+                return;
             }
+        }
+    }
+
+    /// Moves what lives in a segment; false where nothing can be written.
+    async fn empty(&self, segment: UseId, residents: Vec<QueueId>) -> bool {
+        let mut last = None;
+        for id in residents {
+            // What cannot be moved stays, and its segment with it.
+            last = self.carry_over(id, segment).await.ok().flatten().or(last);
+        }
+        self.inner.gather(false);
+        // Before it is settled where they are, they must not be moved again.
+        match last {
+            Some(ticket) => ticket.await.is_ok(),
+            None => true,
         }
     }
 
@@ -107,7 +130,7 @@ impl<F: Files> Spool<F> {
         desk.ledger.expect_state(id);
         let header = self.inner.header(&mut desk, Kind::State, Some(id));
         let state = &message.state;
-        Ok(desk.append(header, state_effect(id, state), |out| state.encode(out)))
+        Ok(desk.append(header, (state_effect(id, state), Purpose::Moves), |out| state.encode(out)))
     }
 
     /// Copies a whole message to the end of the log, with its latest state in it.
@@ -118,6 +141,10 @@ impl<F: Files> Spool<F> {
             draft.copy(chunk).await?;
         }
         let tail: Vec<Bytes> = message.body.next().await?.into_iter().collect();
+        if draft.octets() > 0 {
+            // They are waited for.
+            self.inner.gather(false);
+        }
         let parts = draft.settle_chunks().await?;
         self.inner
             .room_for(payload::octets_max(&message.entry) + tail.iter().map(Bytes::len).sum::<usize>())
@@ -133,7 +160,8 @@ impl<F: Files> Spool<F> {
         let (entry, state, chunked) = (&message.entry, &message.state, draft.octets());
         let effect = Effect::Moved { id, parts };
         desk.counters.messages_moved += 1;
-        Ok(desk.append(header, effect, |out| payload::put(out, entry, state, chunked, &tail)))
+        Ok(desk
+            .append(header, (effect, Purpose::Moves), |out| payload::put(out, entry, state, chunked, &tail)))
     }
 
     /// Puts a message into a file of its own, with its latest state in it.
@@ -263,22 +291,56 @@ impl<F: Files> Inner<F> {
 
     /// Makes segments ahead of their use.
     async fn make_ahead(&self) {
-        if let Ok(space) = self.files.space(self.catalogue.directory()).await {
-            self.catalogue.note_available(space.available);
-        }
         while self.catalogue.wants_spares() {
-            if self.make_spare().await.is_err() {
-                return;
+            let purpose = if self.catalogue.is_bare() { Purpose::Books } else { Purpose::Mail };
+            if self.make_spare(purpose).await.is_err() {
+                break;
             }
             self.relieve();
         }
+        if self.catalogue.wants_spares() && self.catalogue.is_refused() {
+            // Octets that are free are of no use where something else has run out, such as inodes.
+            return;
+        }
+        if let Ok(space) = self.files.space(self.catalogue.directory()).await {
+            self.catalogue.note_available(space.available);
+        }
     }
 
-    /// There is a spare segment (again).
-    fn relieve(&self) {
+    /// There may be room (again).
+    pub(super) fn relieve(&self) {
         let mut desk = self.desk.borrow_mut();
-        if desk.health == Health::Full {
+        if desk.health == Health::Full && self.catalogue.octets_free() > 0 {
             desk.health = Health::Serving;
         }
+        self.settle_owed(&mut desk);
+    }
+
+    /// Whether batches are to be full before they are written.
+    fn gather(&self, gathering: bool) {
+        let mut desk = self.desk.borrow_mut();
+        desk.gathering = gathering;
+        desk.wake_writer();
+    }
+
+    /// Whether copies of these messages would surely find room.
+    fn can_take(&self, ids: &[QueueId]) -> bool {
+        let desk = self.desk.borrow();
+        let octets: u64 = ids.iter().filter_map(|&id| desk.ledger.index.get(id)).map(Slot::octets_max).sum();
+        let open = desk.active.as_ref().filter(|active| self.is_open_to(active, Purpose::Moves));
+        let open = open.map_or(0, |active| active.segment.octets - active.at);
+        let unit = self.catalogue.geometry().segment_octets;
+        let spares = self.catalogue.counts().1 as u64;
+        // The last block of each batch is not full.
+        octets + octets / 4 + 2 * BLOCK_OCTETS as u64 <= open + spares * (unit - BLOCK_OCTETS as u64)
+    }
+
+    /// Segments in which everything is settled are let go of, though tombstones could not be written: the next use of a
+    /// segment is as good as a tombstone for each message in it, and takes no room.
+    fn let_go_of_settled(&self) {
+        let mut desk = self.desk.borrow_mut();
+        let Desk { ledger, owed, active, .. } = &mut *desk;
+        let active = active.as_ref().map_or(0, |active| active.segment.id);
+        ledger.let_go_of_settled(owed, active);
     }
 }

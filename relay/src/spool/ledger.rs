@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::batch::{Effect, Next};
 use super::index::{ARCHIVED, Index, Place, Slot};
-use super::segment::{Catalogue, Segment, UseId};
+use super::segment::{Catalogue, Room, Segment, UseId};
 use crate::io::files::BLOCK_OCTETS;
 use crate::units::QueueId;
 
@@ -42,6 +42,8 @@ pub(super) struct Ledger {
     pub(super) carry: BTreeSet<UseId>,
     /// Archive files to remove.
     pub(super) unlinks: Vec<Unlink>,
+    /// States of settled messages that are kept until the segment with the message is retired.
+    lingering: Vec<(UseId, Place)>,
     /// Messages with states that are not on the disk yet, and how many.
     stating: HashMap<QueueId, u32>,
     /// The message whose archive file is being made.
@@ -69,6 +71,7 @@ impl Ledger {
             arrivals: VecDeque::new(),
             carry: BTreeSet::new(),
             unlinks: unlinks.to_vec(),
+            lingering: Vec::new(),
             stating: HashMap::new(),
             archiving: None,
             stray: HashSet::new(),
@@ -104,13 +107,62 @@ impl Ledger {
         self.known.get(&id).map(|known| &known.segment)
     }
 
-    /// The closed segments of which little is live.
-    pub(super) fn sparse(&self, active: UseId) -> Vec<UseId> {
-        let candidates = self.known.values().map(|known| &known.segment);
-        candidates
-            .filter(|segment| segment.id != active && segment.is_sparse())
-            .map(|segment| segment.id)
-            .collect()
+    /// The closed segments of which little is live, the emptiest first. What is owed a tombstone does not live. Where room
+    /// is wanted only those that can be used again at once.
+    pub(super) fn sparse(&self, active: UseId, owed: &[(QueueId, Effect)], room: Room) -> Vec<UseId> {
+        let mut dead: HashMap<UseId, u64> = HashMap::new();
+        for (_, effect) in owed {
+            effect
+                .places()
+                .for_each(|place| *dead.entry(place.segment).or_default() += place.record_octets());
+        }
+        let candidates =
+            self.known.values().map(|known| &known.segment).filter(|segment| segment.id != active);
+        let fit = candidates.filter(|segment| room == Room::There || !self.catalogue.holds_back(segment));
+        let mut sparse: Vec<(u64, UseId)> = fit
+            .filter_map(|segment| {
+                let dead = dead.get(&segment.id).copied().unwrap_or_default();
+                let live = segment.live_octets().saturating_sub(dead);
+                segment.is_sparse(live, room).then_some((live, segment.id))
+            })
+            .collect();
+        sparse.sort_unstable();
+        sparse.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Lets go of what messages that are owed a tombstone do not need: their chunks at once, and whole segments that hold
+    /// nothing else. Such a message is settled by the retiring of its record's segment; its state, where that stands
+    /// elsewhere, is kept until then.
+    ///
+    /// A crash may find such a message without its chunks. It was delivered: what is left of it is told, and void.
+    pub(super) fn let_go_of_settled(&mut self, owed: &mut Vec<(QueueId, Effect)>, active: UseId) {
+        let catalogue = Arc::clone(&self.catalogue);
+        let gone: Vec<_> =
+            self.lingering.extract_if(.., |(within, _)| !catalogue.is_in_use(*within)).collect();
+        gone.into_iter().for_each(|(_, place)| self.unpin(place));
+        let mut pins: HashMap<UseId, u32> = HashMap::new();
+        for (_, effect) in owed.iter_mut() {
+            effect.take_parts().into_iter().for_each(|part| self.unpin(part));
+            if let Some(home) = effect.home() {
+                let here = effect.places().filter(|place| place.segment == home).count();
+                *pins.entry(home).or_default() += u32::try_from(here).unwrap_or(u32::MAX);
+            }
+        }
+        pins.remove(&active);
+        pins.retain(|segment, pins| self.known.get(segment).is_some_and(|known| known.pins == *pins));
+        let settled: Vec<_> = owed
+            .extract_if(.., |(_, effect)| effect.home().is_some_and(|home| pins.contains_key(&home)))
+            .collect();
+        for (_, effect) in settled {
+            let Some(home) = effect.home() else { continue };
+            for place in effect.places() {
+                if place.segment == home {
+                    self.unpin(place);
+                } else {
+                    self.lingering.push((home, place));
+                }
+            }
+        }
     }
 
     fn pin_in(&mut self, segment: &Arc<Segment>, octets: u64) {
@@ -266,6 +318,7 @@ impl Ledger {
             return;
         };
         let old_parts = self.index.parts(id).to_vec();
+        segment.mark_packed();
         segment.wait_for(slot.place.segment);
         let mut moved = slot;
         moved.place = place;

@@ -21,6 +21,7 @@ use super::index::{Keys, Place, Slot, Summary};
 use super::ledger::Ledger;
 use super::payload;
 use super::record::{Header, Kind};
+use super::reserve::Purpose;
 use super::segment::{Catalogue, Segment, UseId};
 use super::shard::Shard;
 use crate::io::files::{Aligned, Files};
@@ -66,6 +67,8 @@ pub(super) struct Desk<F: Files> {
     pub(super) open: HashMap<UseId, Rc<F::File>>,
     pub(super) writer: Option<Waker>,
     pub(super) room: Vec<Waker>,
+    /// The batch that fills is to be full before it is written: room is scarce, and it is not for mail.
+    pub(super) gathering: bool,
     pub(super) closing: bool,
     pub(super) counters: Counters,
 }
@@ -76,11 +79,13 @@ pub(super) struct Active<T> {
     pub(super) segment: Arc<Segment>,
     pub(super) file: Rc<T>,
     pub(super) at: u64,
+    /// What it was opened for: what needs less waits for another.
+    pub(super) rank: Purpose,
 }
 
 impl<T> Clone for Active<T> {
     fn clone(&self) -> Self {
-        Self { segment: Arc::clone(&self.segment), file: Rc::clone(&self.file), at: self.at }
+        Self { segment: Arc::clone(&self.segment), file: Rc::clone(&self.file), at: self.at, rank: self.rank }
     }
 }
 
@@ -166,6 +171,7 @@ impl<F: Files> Spool<F> {
             open: HashMap::new(),
             writer: None,
             room: Vec::new(),
+            gathering: false,
             closing: false,
             counters: Counters::default(),
         };
@@ -184,7 +190,8 @@ impl<F: Files> Spool<F> {
             Health::Serving => {}
         }
         let desk = self.inner.desk.borrow();
-        let here = desk.active.as_ref().map_or(0, |active| active.segment.octets - active.at);
+        let active = desk.active.as_ref().filter(|active| self.inner.is_open_to(active, Purpose::Mail));
+        let here = active.map_or(0, |active| active.segment.octets - active.at);
         let needed = octets + desk.filling.octets.len() as u64 + ROOM_RESERVE_OCTETS;
         // What fits into the segment that is open does not touch what is kept back.
         if needed <= here || needed <= self.inner.catalogue.octets_free() {
@@ -207,7 +214,7 @@ impl<F: Files> Spool<F> {
     ) -> Result<Receipt, Refusal> {
         let octets: usize = body.iter().map(Bytes::len).sum();
         if octets > self.inner.catalogue.geometry().chunk_octets {
-            let mut draft = self.draft(id);
+            let mut draft = self.draft(id).of(entry.origin);
             draft.write(body).await?;
             return draft.commit(entry, terms).await;
         }
@@ -226,7 +233,7 @@ impl<F: Files> Spool<F> {
         let (effect, speaks_of) = desk.ledger.settle(id)?;
         desk.filling.tombstones.insert(speaks_of);
         let header = self.inner.header(&mut desk, Kind::Done, Some(id));
-        Some(desk.append(header, effect, |_| {}))
+        Some(desk.append(header, (effect, Purpose::Books), |_| {}))
     }
 
     /// Writes the state of a message after an attempt, or after an operator's word. The last one written counts.
@@ -237,7 +244,7 @@ impl<F: Files> Spool<F> {
             return None;
         }
         let header = self.inner.header(&mut desk, Kind::State, Some(id));
-        Some(desk.append(header, state_effect(id, state), |out| state.encode(out)))
+        Some(desk.append(header, (state_effect(id, state), Purpose::Books), |out| state.encode(out)))
     }
 
     /// The messages that became durable since this was last asked and are to be scheduled.
@@ -282,24 +289,23 @@ impl<F: Files> Spool<F> {
         &self.inner.catalogue
     }
 
-    /// Tries whether writing works (again). To be called every few seconds while [`Self::health`] is not serving.
+    /// Tries whether mail can be taken (again). To be called every few seconds while it is not.
     ///
     /// # Errors
-    /// Why it does not.
+    /// Why it cannot.
     pub async fn revive(&self) -> Result<(), Refusal> {
         self.inner.catalogue.wake();
-        let probe = {
-            let mut desk = self.inner.desk.borrow_mut();
-            let header = self.inner.header(&mut desk, Kind::Probe, None);
-            desk.append(header, Effect::Nothing, |_| {})
-        };
-        probe.await?;
-        let mut desk = self.inner.desk.borrow_mut();
-        for (id, effect) in std::mem::take(&mut desk.owed) {
-            let header = self.inner.header(&mut desk, Kind::Done, Some(id));
-            drop(desk.append(header, effect, |_| {}));
+        if self.health() == Health::Broken {
+            // Only a write shows whether writing works. A full spool has no room to waste on that.
+            let probe = {
+                let mut desk = self.inner.desk.borrow_mut();
+                let header = self.inner.header(&mut desk, Kind::Probe, None);
+                desk.append(header, (Effect::Nothing, Purpose::Books), |_| {})
+            };
+            probe.await?;
         }
-        Ok(())
+        self.inner.relieve();
+        self.room(0)
     }
 
     /// Ends [`Self::write`] and [`Self::keep`] once what was appended is written.
@@ -336,7 +342,9 @@ impl<F: Files> Spool<F> {
         let Placed { entry, parts, chunked, tail } = message;
         let effect = Effect::Message { slot, parts, next: terms.next };
         let state = State { due_ms: entry.arrival_ms, ..State::default() };
-        Ok(desk.append(header, effect, |out| payload::put(out, entry, &state, chunked, tail)))
+        Ok(desk.append(header, (effect, purpose_of(entry.origin)), |out| {
+            payload::put(out, entry, &state, chunked, tail);
+        }))
     }
 }
 
@@ -351,6 +359,14 @@ pub(super) struct Placed<'a> {
     pub(super) chunked: u64,
     /// The rest of the body.
     pub(super) tail: &'a [Bytes],
+}
+
+/// A notice settles what it is about: it is written where mail is refused.
+pub(super) fn purpose_of(origin: Origin) -> Purpose {
+    match origin {
+        Origin::Client => Purpose::Mail,
+        Origin::Notice => Purpose::Books,
+    }
 }
 
 pub(super) fn state_effect(id: QueueId, state: &State) -> Effect {
@@ -374,6 +390,7 @@ impl<F: Files> Inner<F> {
                 return Poll::Ready(());
             }
             desk.room.push(cx.waker().clone());
+            desk.wake_writer();
             Poll::Pending
         })
         .await;
@@ -385,15 +402,15 @@ impl<F: Files> Desk<F> {
     pub(super) fn append(
         &mut self,
         header: Header,
-        effect: Effect,
+        (effect, purpose): (Effect, Purpose),
         fill: impl FnOnce(&mut Aligned),
     ) -> Ticket {
-        self.filling.push(header, effect, fill);
+        self.filling.push(header, (effect, purpose), fill);
         self.wake_writer();
-        Ticket::new(&self.filling.outcome)
+        Ticket::new(self.filling.outcome(purpose))
     }
 
-    fn wake_writer(&mut self) {
+    pub(super) fn wake_writer(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.wake();
         }

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`config`] | what an operator may set |
 //! | [`record`], [`entry`] | records, envelopes and states as octets on disk: pure |
-//! | `segment` | which segments are used, spare, or may be used again |
+//! | `segment`, `reserve` | which segments are used, spare, or may be used again; who may open the last ones |
 //! | `log`, `writer`, `batch`, `draft` | one log per worker, natural group commit |
 //! | `keep` | segments made ahead, retired and emptied; long-deferred messages moved to files of their own |
 //! | `read`, `amend` | messages back from the disk; an operator's changes beside running deliveries |
@@ -34,12 +34,15 @@ mod batch;
 #[cfg(test)]
 mod crash;
 mod draft;
+#[cfg(test)]
+mod full;
 mod index;
 mod keep;
 mod ledger;
 mod log;
 mod payload;
 mod read;
+mod reserve;
 mod scan;
 mod segment;
 mod shard;

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use super::record::{HEADER_OCTETS, Header, Kind, Site};
+use super::reserve::Purpose;
 use crate::io::files::{Aligned, BLOCK_OCTETS};
 use crate::units::WorkerId;
 
@@ -63,7 +64,7 @@ impl Geometry {
     }
 }
 
-/// The smallest segment. A spool needs one more of them than there are workers before it takes any mail.
+/// The smallest segment. A spool needs two more of them than there are workers before it takes any mail.
 const SEGMENT_OCTETS_MIN: u64 = 1024 * 1024;
 /// The largest segment.
 const SEGMENT_OCTETS_MAX: u64 = 64 * 1024 * 1024;
@@ -90,6 +91,8 @@ pub(super) struct Segment {
     live: AtomicU64,
     /// A write failed here: nothing more is written, and the file is removed rather than used again.
     bad: AtomicBool,
+    /// It holds copies of what was moved: it is as dense as moving makes it.
+    packed: AtomicBool,
     awaits: Mutex<BTreeSet<UseId>>,
 }
 
@@ -125,14 +128,35 @@ impl Segment {
         }
     }
 
-    /// Whether so little of it is live that copying that away is worth the segment.
-    pub(super) fn is_sparse(&self) -> bool {
-        self.is_bad() || self.live.load(Relaxed) * SPARSE_FRACTION < self.octets
+    pub(super) fn mark_packed(&self) {
+        self.packed.store(true, Relaxed);
+    }
+
+    /// Octets that live in it, over all workers.
+    pub(super) fn live_octets(&self) -> u64 {
+        self.live.load(Relaxed)
+    }
+
+    /// Whether so little of it is live that copying that away is worth the segment. Where room is wanted almost anything is
+    /// worth it, once: what was copied lies dense.
+    pub(super) fn is_sparse(&self, live: u64, room: Room) -> bool {
+        let eighths = match (room, self.packed.load(Relaxed)) {
+            (Room::There, _) => 2,
+            (Room::Wanted, true) => 4,
+            (Room::Wanted, false) => 7,
+        };
+        self.is_bad() || live * 8 < self.octets * eighths
     }
 }
 
-/// A segment is sparse when less than one in so many of its octets is live.
-const SPARSE_FRACTION: u64 = 4;
+/// Whether a spool has room for mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// It has.
+    There,
+    /// It has not: segments are emptied sooner.
+    Wanted,
+}
 
 /// A segment that nothing is written to yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,10 +171,10 @@ pub(super) struct Spare {
 pub struct Catalogue {
     directory: PathBuf,
     geometry: Geometry,
-    workers: u16,
+    pub(super) workers: u16,
     octets_max: AtomicU64,
     /// What the file system has left, as it was last asked.
-    disk_available: AtomicU64,
+    pub(super) disk_available: AtomicU64,
     archive_octets: AtomicU64,
     /// Counts the occasions to look for work, so that a keeper that was busy at one does not miss it.
     occasions: AtomicU64,
@@ -158,15 +182,15 @@ pub struct Catalogue {
 }
 
 #[derive(Debug, Default)]
-struct Books {
+pub(super) struct Books {
     uses: HashMap<UseId, Arc<Segment>>,
-    spares: BTreeMap<u32, Spare>,
+    pub(super) spares: BTreeMap<u32, Spare>,
     /// Segments that nobody holds, to be retired as soon as they await nothing.
     idle: Vec<Arc<Segment>>,
     last_use: UseId,
     last_number: u32,
     /// Octets of the files that are used, spare or being made.
-    octets: u64,
+    pub(super) octets: u64,
     keepers: Vec<Option<Waker>>,
 }
 
@@ -203,16 +227,9 @@ impl Catalogue {
         self.books().octets + self.archive_octets.load(Relaxed)
     }
 
-    /// Octets of new mail that can still be taken before the space runs out. One segment for each worker is kept back
-    /// for what must be written even then: states, tombstones, copies, notices.
-    #[must_use]
-    pub fn octets_free(&self) -> u64 {
-        let books = self.books();
-        let unit = self.geometry.segment_octets;
-        let budget = self.octets_max.load(Relaxed).saturating_sub(self.archive_octets.load(Relaxed));
-        let to_make = budget.saturating_sub(books.octets).min(self.disk_available.load(Relaxed)) / unit;
-        let spare = books.spares.len() as u64 + to_make;
-        spare.saturating_sub(u64::from(self.workers)) * unit
+    /// Octets that segments may take.
+    pub(super) fn budget(&self) -> u64 {
+        self.octets_max.load(Relaxed).saturating_sub(self.archive_octets.load(Relaxed))
     }
 
     pub(super) fn note_available(&self, octets: u64) {
@@ -247,13 +264,6 @@ impl Catalogue {
         &self.directory
     }
 
-    /// A spare segment to write to, held by the caller.
-    pub(super) fn open_spare(&self) -> Option<Arc<Segment>> {
-        let mut books = self.books();
-        let (_, spare) = books.spares.pop_first()?;
-        Some(books.enter(spare, 1))
-    }
-
     /// A segment that was found at start, held by the caller.
     pub(super) fn adopt(&self, spare: Spare) -> Arc<Segment> {
         let mut books = self.books();
@@ -261,12 +271,14 @@ impl Catalogue {
         books.enter(spare, 1)
     }
 
-    /// Numbers a segment that is about to be made; `None` where the budget is used up.
-    pub(super) fn plan(&self) -> Option<Spare> {
+    /// Numbers a segment that is about to be made; `None` where the budget is used up. What must be written though there is
+    /// no spare segment at all may go beyond the budget by one.
+    pub(super) fn plan(&self, purpose: Purpose) -> Option<Spare> {
         let mut books = self.books();
         let octets = self.geometry.segment_octets;
-        let taken = books.octets + self.archive_octets.load(Relaxed);
-        if taken + octets > self.octets_max.load(Relaxed) {
+        let is_bare = books.spares.is_empty() && purpose != Purpose::Mail;
+        let beyond = if is_bare { octets } else { 0 };
+        if books.octets + octets > self.budget().saturating_add(beyond) {
             return None;
         }
         books.octets += octets;
@@ -291,11 +303,6 @@ impl Catalogue {
         books.spares.insert(spare.number, spare);
     }
 
-    /// Whether more spare segments should be made ahead.
-    pub(super) fn wants_spares(&self) -> bool {
-        self.books().spares.len() < self.geometry.spares * usize::from(self.workers) + 1
-    }
-
     /// One holder lets go of a segment.
     pub(super) fn let_go(&self, segment: &Arc<Segment>) {
         if segment.holders.fetch_sub(1, Relaxed) == 1 {
@@ -307,11 +314,13 @@ impl Catalogue {
     /// Takes out a segment that may be retired now.
     pub(super) fn take_retirable(&self) -> Option<Arc<Segment>> {
         let mut books = self.books();
-        let Books { idle, uses, .. } = &mut *books;
-        let found = idle.iter().position(|segment| {
-            forgets_tombstones() || !lock(&segment.awaits).iter().any(|other| uses.contains_key(other))
-        })?;
-        Some(idle.swap_remove(found))
+        let found = books.idle.iter().position(|segment| !books.holds_back(segment))?;
+        Some(books.idle.swap_remove(found))
+    }
+
+    /// Whether a segment must not be retired before others are.
+    pub(super) fn holds_back(&self, segment: &Segment) -> bool {
+        self.books().holds_back(segment)
     }
 
     /// What is to be done with a segment that is retired: its next use, or none if the file is to be removed.
@@ -333,6 +342,19 @@ impl Catalogue {
         }
         drop(books);
         self.wake();
+    }
+
+    /// Nothing was written to it: it is a spare again.
+    pub(super) fn put_back(&self, segment: &Segment) {
+        let mut books = self.books();
+        books.uses.remove(&segment.id);
+        let Segment { number, epoch, octets, .. } = *segment;
+        books.spares.insert(number, Spare { number, epoch, octets });
+    }
+
+    /// Whether this use of a segment is not over.
+    pub(super) fn is_in_use(&self, id: UseId) -> bool {
+        self.books().uses.contains_key(&id)
     }
 
     /// Retiring failed: the segment stays as it is, and is tried again when a keeper next looks.
@@ -370,13 +392,13 @@ impl Catalogue {
         keepers.into_iter().for_each(Waker::wake);
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
         lock(&self.books)
     }
 }
 
 impl Books {
-    fn enter(&mut self, spare: Spare, holders: u32) -> Arc<Segment> {
+    pub(super) fn enter(&mut self, spare: Spare, holders: u32) -> Arc<Segment> {
         self.last_use += 1;
         let segment = Arc::new(Segment {
             id: self.last_use,
@@ -386,10 +408,15 @@ impl Books {
             holders: AtomicU32::new(holders),
             live: AtomicU64::new(0),
             bad: AtomicBool::new(false),
+            packed: AtomicBool::new(false),
             awaits: Mutex::default(),
         });
         self.uses.insert(segment.id, Arc::clone(&segment));
         segment
+    }
+
+    fn holds_back(&self, segment: &Segment) -> bool {
+        !forgets_tombstones() && lock(&segment.awaits).iter().any(|other| self.uses.contains_key(other))
     }
 
     fn note(&mut self, spare: Spare) {
@@ -483,12 +510,21 @@ mod tests {
     #[test]
     fn the_budget_bounds_what_is_made_and_keeps_a_reserve() {
         let catalogue = catalogue();
-        assert_eq!(catalogue.octets_free(), 9 * 65536);
-        let planned: Vec<Spare> = std::iter::from_fn(|| catalogue.plan()).collect();
+        assert_eq!(catalogue.octets_free(), 8 * 65536);
+        let planned: Vec<Spare> = std::iter::from_fn(|| catalogue.plan(Purpose::Mail)).collect();
         assert_eq!(planned.len(), 10);
         assert_eq!(catalogue.octets_free(), 0);
         planned.iter().for_each(|&spare| catalogue.plan_made(spare));
-        assert_eq!(catalogue.octets_free(), 9 * 65536);
+        assert_eq!(catalogue.octets_free(), 8 * 65536);
+        let open = |purpose| std::iter::from_fn(|| catalogue.open_spare(purpose)).collect::<Vec<_>>();
+        let mail = open(Purpose::Mail);
+        assert!(mail.len() == 8 && mail.iter().all(|(_, rank)| *rank == Purpose::Mail));
+        assert!(catalogue.may_share(Purpose::Mail));
+        let books = open(Purpose::Books);
+        assert!(books.len() == 1 && books[0].1 == Purpose::Books && !catalogue.may_share(Purpose::Mail));
+        assert_eq!(open(Purpose::Moves).len(), 1);
+        assert!(catalogue.plan(Purpose::Mail).is_none());
+        assert!(catalogue.plan(Purpose::Books).is_some(), "one beyond, where there is no spare at all");
     }
 
     #[test]

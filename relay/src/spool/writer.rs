@@ -7,13 +7,16 @@
 //! What it must not do: answer a committer before its write has returned, or wait for the housekeeping.
 
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::batch::{Batch, Refusal};
 use super::index::Place;
-use super::log::{Active, BUFFER_SLACK_OCTETS, Health, Inner, Spool};
-use super::record::Kind;
+use super::log::{Active, BUFFER_SLACK_OCTETS, Desk, Health, Inner, Spool};
+use super::record::{HEADER_OCTETS, Kind};
+use super::reserve::Purpose;
 use super::segment::{Segment, head};
 use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files};
 
@@ -37,7 +40,8 @@ impl<F: Files> Inner<F> {
     /// The batch that has filled while the last one was written; `None` once the spool is closed.
     fn poll_batch(&self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
         let mut desk = self.desk.borrow_mut();
-        if desk.filling.is_empty() {
+        let is_early = desk.gathering && desk.room.is_empty() && !desk.closing;
+        if desk.filling.is_empty() || is_early {
             if desk.closing {
                 return Poll::Ready(None);
             }
@@ -57,8 +61,8 @@ impl<F: Files> Inner<F> {
     async fn store(&self, batch: &mut Batch) -> Result<(), Refusal> {
         let mut refusal = Refusal::Failed;
         for _ in 0..WRITE_ATTEMPTS {
-            let length = batch.octets.len().next_multiple_of(BLOCK_OCTETS);
-            let active = self.active(length as u64).await?;
+            let active = self.place_for(batch).await?;
+            let length = batch.length();
             batch.stamp(&active.segment, active.at);
             self.note_debts(batch, &active.segment);
             let octets = std::mem::replace(&mut batch.octets, Aligned::with_capacity(0));
@@ -90,6 +94,7 @@ impl<F: Files> Inner<F> {
     fn settle_in(&self, batch: &mut Batch, active: &Active<F::File>) {
         let mut desk = self.desk.borrow_mut();
         let length = batch.octets.len() as u64;
+        let has_mail = batch.purpose() == Purpose::Mail;
         desk.counters.octets_written += length;
         if let Some(active) = &mut desk.active {
             active.at += length;
@@ -99,7 +104,10 @@ impl<F: Files> Inner<F> {
             let place = Place::new(active.segment.id, offset, entry.header.payload_octets);
             desk.ledger.apply(entry.effect, &active.segment, place);
         }
-        desk.health = Health::Serving;
+        // That something could be written says nothing of the room for mail where none was in it.
+        if desk.health == Health::Broken || has_mail {
+            desk.health = Health::Serving;
+        }
     }
 
     /// Never writes to this segment again. What stands there may be read, and may come back at a restart: tombstones of
@@ -117,8 +125,12 @@ impl<F: Files> Inner<F> {
     /// Answers the committers, and keeps the buffer for the next batch.
     fn finish(&self, batch: Batch, result: Result<(), Refusal>) {
         let mut desk = self.desk.borrow_mut();
+        if result.is_ok() {
+            self.settle_owed(&mut desk);
+        }
         if let Err(refusal) = result {
             desk.health = if refusal == Refusal::Full { Health::Full } else { Health::Broken };
+            let owed = desk.owed.len();
             for entry in batch.entries {
                 match (entry.header.kind, entry.header.id) {
                     (Kind::Done, Some(id)) => desk.owed.push((id, entry.effect)),
@@ -126,6 +138,9 @@ impl<F: Files> Inner<F> {
                 }
             }
             desk.ledger.carry.extend(&batch.tombstones);
+            if desk.owed.len() > owed {
+                self.catalogue.wake();
+            }
         }
         let mut octets = batch.octets;
         octets.clear();
@@ -134,56 +149,102 @@ impl<F: Files> Inner<F> {
             desk.idle = Some(octets);
         }
         drop(desk);
-        batch.outcome.resolve(result);
+        for outcome in batch.outcomes {
+            outcome.resolve(result);
+        }
     }
 
-    /// The segment for a batch of this length: the one that is open, or the next.
-    async fn active(&self, length: u64) -> Result<Active<F::File>, Refusal> {
-        let open = self.desk.borrow().active.clone();
-        if let Some(active) = open {
-            if active.at + length <= active.segment.octets {
+    /// Writes tombstones that could not be written before, as many as a batch takes.
+    pub(super) fn settle_owed(&self, desk: &mut Desk<F>) {
+        let room = self.catalogue.geometry().batch_octets.saturating_sub(desk.filling.octets.len());
+        let count = desk.owed.len().min(room / HEADER_OCTETS);
+        for (id, effect) in desk.owed.drain(..count).collect::<Vec<_>>() {
+            let header = self.header(desk, Kind::Done, Some(id));
+            drop(desk.append(header, (effect, Purpose::Books), |_| {}));
+        }
+    }
+
+    /// The segment for a batch: the one that is open, or the next. Where there is room only for what is needed most, the
+    /// rest of the batch is refused at once.
+    async fn place_for(&self, batch: &mut Batch) -> Result<Active<F::File>, Refusal> {
+        loop {
+            let purpose = batch.purpose();
+            if let Some(active) = self.open_place(batch.length() as u64, purpose) {
                 return Ok(active);
             }
-            let mut desk = self.desk.borrow_mut();
-            desk.active = None;
-            desk.ledger.close(active.segment.id);
-            drop(desk);
-            self.catalogue.wake();
+            let refusal = match self.open_next(purpose).await {
+                Ok(active) => return Ok(active),
+                Err(refusal) => refusal,
+            };
+            let shed = batch.shed(purpose);
+            if refusal != Refusal::Full || batch.is_empty() {
+                batch.unshed(shed);
+                return Err(refusal);
+            }
+            self.finish(shed, Err(refusal));
         }
-        self.open_next().await
     }
 
-    async fn open_next(&self) -> Result<Active<F::File>, Refusal> {
-        let segment = match self.catalogue.open_spare() {
-            Some(segment) => segment,
-            None => {
-                self.make_spare().await?;
-                self.catalogue.open_spare().ok_or(Refusal::Full)?
+    /// The segment that is open, if so much fits and may be written there.
+    fn open_place(&self, length: u64, purpose: Purpose) -> Option<Active<F::File>> {
+        let desk = self.desk.borrow();
+        let active = desk.active.as_ref()?;
+        let fits = active.at + length <= active.segment.octets;
+        (fits && self.is_open_to(active, purpose)).then(|| active.clone())
+    }
+
+    /// Whether the segment that is open may be written for this.
+    pub(super) fn is_open_to(&self, active: &Active<F::File>, purpose: Purpose) -> bool {
+        active.rank <= purpose || self.catalogue.may_share(purpose)
+    }
+
+    async fn open_next(&self, purpose: Purpose) -> Result<Active<F::File>, Refusal> {
+        let (segment, rank) = loop {
+            match self.catalogue.open_spare(purpose) {
+                Some(opened) => break opened,
+                None => self.make_spare(purpose).await?,
             }
         };
         self.catalogue.wake();
-        self.desk.borrow_mut().ledger.begin(&segment);
         let opened = self.files.open(&self.catalogue.path(segment.number), Access::Write).await;
-        let mut desk = self.desk.borrow_mut();
-        match opened {
-            Ok(file) => {
-                let file = Rc::new(file);
-                desk.open.insert(segment.id, Rc::clone(&file));
-                let active = Active { segment, file, at: BLOCK_OCTETS as u64 };
-                desk.active = Some(active.clone());
-                Ok(active)
-            }
+        let file = match opened {
+            Ok(file) => Rc::new(file),
             Err(error) => {
-                segment.mark_bad();
-                desk.ledger.close(segment.id);
-                Err(Refusal::of(&error))
+                self.not_opened(&segment, &error);
+                return Err(Refusal::of(&error));
             }
+        };
+        let mut desk = self.desk.borrow_mut();
+        desk.ledger.begin(&segment);
+        desk.open.insert(segment.id, Rc::clone(&file));
+        let active = Active { segment, file, at: BLOCK_OCTETS as u64, rank };
+        if let Some(before) = desk.active.replace(active.clone()) {
+            desk.ledger.close(before.segment.id);
         }
+        Ok(active)
+    }
+
+    /// A spare segment that cannot be opened for writing: for a passing reason it stays a spare.
+    fn not_opened(&self, segment: &Arc<Segment>, error: &io::Error) {
+        let is_passing = matches!(error.raw_os_error(), Some(libc::EROFS | libc::EMFILE | libc::ENFILE));
+        if is_passing {
+            return self.catalogue.put_back(segment);
+        }
+        segment.mark_bad();
+        self.catalogue.let_go(segment);
     }
 
     /// Makes one more spare segment, if the budget allows it.
-    pub(super) async fn make_spare(&self) -> Result<(), Refusal> {
-        let spare = self.catalogue.plan().ok_or(Refusal::Full)?;
+    pub(super) async fn make_spare(&self, purpose: Purpose) -> Result<(), Refusal> {
+        let spare = self.catalogue.plan(purpose).ok_or(Refusal::Full)?;
+        if let Ok(space) = self.files.space(self.catalogue.directory()).await
+            && space.available < spare.octets
+        {
+            // Zeros would be written up to the last octet, in vain.
+            self.catalogue.plan_failed(spare);
+            self.catalogue.note_available(space.available);
+            return Err(Refusal::Full);
+        }
         let path = self.catalogue.path(spare.number);
         match self.files.make(&path, head(spare, self.worker), spare.octets).await {
             Ok(()) => {
@@ -203,7 +264,7 @@ impl<F: Files> Inner<F> {
 fn acknowledge_early(batch: &Batch) {
     #[cfg(test)]
     if super::record::switches::is_broken(super::record::switches::Broken::AckBeforeSync) {
-        batch.outcome.resolve(Ok(()));
+        batch.outcomes.iter().for_each(|outcome| outcome.resolve(Ok(())));
     }
     #[cfg(not(test))]
     let _ = batch;

@@ -17,6 +17,8 @@ pub(crate) struct History {
     pub(crate) crashes: Vec<Moment>,
     /// From when to when its disk failed at times.
     pub(crate) disk_troubles: Vec<(Moment, Moment)>,
+    /// When the queue was empty at last.
+    pub(crate) ended: Moment,
     /// `QUEUE_LIFETIME`.
     pub(crate) lifetime: Duration,
     /// `EIGHTBIT=bounce`, and an upstream without 8BITMIME.
@@ -42,6 +44,10 @@ pub(crate) struct Harvest {
     pub(crate) recovered: usize,
 }
 
+/// Wrongs of one message that are told.
+const SHOWN_MAX: usize = 3;
+/// Arrivals are kept in whole seconds.
+const SECOND: Duration = Duration::from_secs(1);
 /// How long after an upstream's word the tombstone may take to be on a sound disk, with all that the disk's hiccups and the
 /// network add.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
@@ -95,15 +101,17 @@ impl Ledger {
                     history.crashes,
                 )
             };
-            wrongs.extend(found.into_iter().map(|what| format!("message {key}: {what}; {}", said())));
+            wrongs.extend(
+                found.into_iter().take(SHOWN_MAX).map(|what| format!("message {key}: {what}; {}", said())),
+            );
         }
         (wrongs, harvest)
     }
 }
 
 /// When, to whom, and whether it was said.
-fn shown(deliveries: &[Delivery]) -> Vec<(u64, &[String], bool)> {
-    deliveries.iter().map(|one| (one.at.0, &one.recipients[..], one.is_told)).collect()
+fn shown(deliveries: &[Delivery]) -> Vec<(u64, &[String], Option<u64>)> {
+    deliveries.iter().map(|one| (one.at.0, &one.recipients[..], one.told_at.map(|at| at.0))).collect()
 }
 
 impl Account {
@@ -147,7 +155,7 @@ impl Account {
             wrongs.push(format!("{who} was refused and is returned besides"));
         }
         let is_doubtful =
-            |one: &&Delivery| !one.is_told || ledger.terms.loses_replies || history.excuses(one.at);
+            |one: &&Delivery| ledger.terms.loses_replies || one.told_at.is_none_or(|at| history.excuses(at));
         if deliveries.iter().rev().skip(1).any(|earlier| !is_doubtful(earlier)) {
             wrongs.push(format!("{who} got it twice without a reason"));
         }
@@ -166,16 +174,17 @@ impl Account {
     /// Whether nobody need hear of this recipient.
     fn may_be_dropped(&self, who: &str, history: &History) -> bool {
         let nobody_to_tell = self.mail.sender.is_empty();
-        // A notice that cannot be delivered is not returned in turn.
-        let lost_notice = self.is_notice_refused || self.is_too_much(history);
-        (nobody_to_tell || lost_notice) && self.may_be_returned(who, Moment::NEVER, history)
+        // A notice that cannot be delivered, ever or in time, is not returned in turn.
+        let is_late = history.ended.since(self.begun) >= history.lifetime;
+        let lost_notice = self.is_notice_refused || self.is_too_much(history) || is_late;
+        (nobody_to_tell || lost_notice) && self.may_be_returned(who, history.ended, history)
     }
 
     /// Whether there was a reason to give this recipient up by then.
     fn may_be_returned(&self, who: &str, by: Moment, history: &History) -> bool {
         let is_refused = self.said.iter().any(|(other, code)| other == who && *code >= 500)
             || self.refusals.iter().any(|code| *code >= 500);
-        is_refused || self.is_too_much(history) || by.since(self.begun) >= history.lifetime
+        is_refused || self.is_too_much(history) || by.since(self.begun) + SECOND >= history.lifetime
     }
 
     /// Whether an upstream offers too little for this message, or for a notice with it.

@@ -203,7 +203,11 @@ impl<I: Io, F: Files> Patient<I, F> {
             {
                 // The commit may be on its way to the disk: there the message is settled before anybody schedules it.
                 drop(committing);
-                drop(delivery.spool.settle(id));
+                let settled = delivery.spool.settle(id);
+                if let (Some(settled), Err(_)) = (settled, &ended.verdict) {
+                    // What its client is told to be refused must not come back after a crash and be delivered.
+                    let _ = settled.await;
+                }
                 self.stream = Some(ended.stream);
                 ended.verdict
             }

@@ -38,12 +38,24 @@ pub struct Faults {
     pub read_eio: u32,
     /// Octets of the disk; new files beyond them fail with ENOSPC. 0: no bound.
     pub capacity_octets: u64,
+    /// Files that the disk has room for; new ones beyond them fail with ENOSPC. 0: no bound.
+    pub files_max: usize,
+    /// Nothing can be changed (EROFS).
+    pub read_only: bool,
 }
 
 impl Faults {
     /// A disk that does what it is told.
-    pub const NONE: Self =
-        Self { write_eio: 0, write_enospc: 0, write_short: 0, names: 0, read_eio: 0, capacity_octets: 0 };
+    pub const NONE: Self = Self {
+        write_eio: 0,
+        write_enospc: 0,
+        write_short: 0,
+        names: 0,
+        read_eio: 0,
+        capacity_octets: 0,
+        files_max: 0,
+        read_only: false,
+    };
 }
 
 type Octets = Rc<RefCell<Vec<u8>>>;
@@ -258,6 +270,9 @@ impl World {
 
     fn complete(&mut self, change: Change) -> io::Result<usize> {
         let faults = self.faults;
+        if faults.read_only {
+            return Err(error(libc::EROFS));
+        }
         let Change::Write { file, at, octets } = change else {
             if self.entropy.chance(faults.names) {
                 return Err(error(libc::EIO));
@@ -287,8 +302,7 @@ impl World {
                 if self.files.contains_key(&path) {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
-                let full = self.faults.capacity_octets;
-                if full != 0 && self.octets() + octets as u64 > full {
+                if self.is_full(octets as u64) {
                     return Err(error(libc::ENOSPC));
                 }
                 head.resize(octets.max(head.len()), 0);
@@ -302,6 +316,13 @@ impl World {
             Change::MakeDir { path } => drop(self.directories.insert(path)),
         }
         Ok(())
+    }
+
+    /// Whether there is no room for one more file of this length.
+    fn is_full(&self, octets: u64) -> bool {
+        let Faults { capacity_octets, files_max, .. } = self.faults;
+        (capacity_octets != 0 && self.octets() + octets > capacity_octets)
+            || (files_max != 0 && self.files.len() >= files_max)
     }
 
     fn octets(&self) -> u64 {

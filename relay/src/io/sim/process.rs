@@ -5,8 +5,11 @@
 //! the world as one number.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
 
-use super::World;
+use super::{SimStream, World};
 use crate::io::Io;
 
 /// Processes that have ended, and the names of tasks that are lost.
@@ -15,6 +18,18 @@ pub(super) struct Processes {
     last: u64,
     ended: BTreeSet<u64>,
     losses: Vec<(u64, &'static str)>,
+}
+
+/// Something that runs, and the process that it ends with.
+pub(super) struct Task {
+    pub(super) process: u64,
+    pub(super) future: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+/// An address that is served, and the process that serves it.
+pub(super) struct Listener {
+    pub(super) process: u64,
+    pub(super) serve: Rc<dyn Fn(SimStream)>,
 }
 
 impl World {
