@@ -9,6 +9,7 @@ mod recovery;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -129,7 +130,7 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
     let home = Arc::new(Home::new(config.workers));
     let berths = Arc::clone(&home.berths);
     let shared = Shared { banned: gate.banned(), offences: Some(offended), berths, ..Shared::default() };
-    let service = look_up_service(requests, &config.egress)?;
+    let service = look_up_service(requests, &config.egress, &config.tls.state_dir)?;
     let reloaded = Reloaded {
         log: log.clone(),
         look_ups: look_ups.clone(),
@@ -198,13 +199,17 @@ fn settings_of(
 fn look_up_service(
     requests: flume::Receiver<resolve::Request>,
     egress: &egress::Config,
+    state_dir: &Path,
 ) -> Result<Service, Fault> {
-    let service = Service::new(requests, &egress.dns_servers);
+    let service = Service::new(requests, &egress.dns_servers).keeping_policies_in(&state_dir.join(POLICIES));
     match &egress.dns_trust_anchors {
         Some(path) => service.trusting(&egress.dns_servers, path).map_err(Fault::TrustAnchors),
         None => Ok(service),
     }
 }
+
+/// Where MTA-STS policies are kept, in the state directory.
+const POLICIES: &str = "mta-sts";
 
 /// Changed certificates are shown without a reload.
 async fn watch_certificates(watch: Watch) {

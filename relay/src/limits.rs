@@ -154,6 +154,8 @@ pub const STS_LIFE_MAX: Duration = Duration::from_secs(31_557_600);
 pub const STS_PATTERNS_MAX: usize = 128;
 /// MTA-STS policies that are kept.
 pub const STS_POLICIES_MAX: usize = 10_000;
+/// Octets of the file that they are kept in; a longer one is not read.
+pub const STS_FILE_OCTETS_MAX: u64 = 64 * 1024 * 1024;
 /// How long a web server is spared whose policy could not be had (RFC 8461 §3.3).
 pub const STS_RETRY: Duration = Duration::from_secs(300);
 /// Octets of an access token; in base64 it fits an AUTH line.

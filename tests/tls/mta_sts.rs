@@ -146,4 +146,11 @@ fn a_known_policy_is_fetched_once() {
         assert_eq!(daemon.verb(&["reload"]).code, Some(0), "a reload forgets what the worker knows");
     }
     assert_eq!(web.asked().read(|asked| asked.len()), 1);
+    let daemon = daemon.pause().start();
+    let mut client = daemon.client();
+    client.command("MAIL FROM:<a@client.test>").assert("250");
+    client.command("RCPT TO:<b@enforce.test>").assert("250");
+    client.data(&message::ordinary("x\r\n")).assert("250");
+    assert!(field(&daemon.logged("relayed"), "tls").is_some_and(|tls| tls.ends_with("verified")));
+    assert_eq!(web.asked().read(|asked| asked.len()), 1, "not even after a restart");
 }

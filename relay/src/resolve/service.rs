@@ -72,6 +72,13 @@ impl Service {
         Ok(self)
     }
 
+    /// Keeps MTA-STS policies in this file, and begins with those in it. May block.
+    #[must_use]
+    pub fn keeping_policies_in(mut self, path: &Path) -> Self {
+        self.policies = Arc::new(Policies::kept_in(path));
+        self
+    }
+
     /// Answers questions until nobody can ask any more.
     pub async fn run(mut self) {
         let mut waiting = Waiting::new();

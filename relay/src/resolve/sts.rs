@@ -2,18 +2,24 @@
 //!
 //! The record tells whether there is a policy, and by its id whether it is the one that is known; the policy itself is
 //! fetched over HTTPS only when the id is new or the time of the known one is over. A known policy holds for its whole
-//! time, whatever becomes of record and web server meanwhile: an attacker who can suppress both wins nothing (§10.2).
+//! time, whatever becomes of record and web server meanwhile, over restarts too (`kept`): an attacker who can suppress
+//! both wins nothing (§10.2).
 //!
 //! It must not follow a redirection (§3.3), nor ask a web server that fails again before five minutes are over.
 
+mod kept;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::kept::{Kept, Line};
 use crate::https::{self, Answer, Fault, Location};
+use crate::io::clock;
 use crate::limits::{
     DNS_TRANSIENT_TTL, DNS_TTL_MAX, DNS_TTL_MIN, STS_LIFE_MAX, STS_PATTERNS_MAX, STS_POLICIES_MAX, STS_RETRY,
 };
@@ -96,7 +102,10 @@ pub fn id_of<'a>(records: impl Iterator<Item = &'a str>) -> Option<String> {
 
 /// The policies of the process.
 #[derive(Debug, Default)]
-pub(super) struct Policies(Mutex<HashMap<Arc<str>, Known>>);
+pub(super) struct Policies {
+    known: Mutex<HashMap<Arc<str>, Known>>,
+    kept: Option<Arc<Kept>>,
+}
 
 /// What is known of one domain.
 #[derive(Debug, Clone, Default)]
@@ -121,6 +130,20 @@ pub(super) enum Record {
 }
 
 impl Policies {
+    /// The policies that are kept in a file, where further ones are kept too. May block.
+    pub(super) fn kept_in(path: &Path) -> Self {
+        let now_unix_secs = clock::unix_ms() / 1000;
+        let (kept, lines) = Kept::open(path, now_unix_secs);
+        let known = lines.into_iter().map(|line| {
+            let life =
+                Duration::from_secs(line.until_unix_secs.saturating_sub(now_unix_secs)).min(STS_LIFE_MAX);
+            let policy = Policy { mode: line.mode, exchangers: line.exchangers, life };
+            let policy = Some((Arc::new(policy), Instant::now() + life));
+            (line.domain.into(), Known { id: line.id, policy, retry_at: None })
+        });
+        Self { known: Mutex::new(known.collect()), kept: Some(Arc::new(kept)) }
+    }
+
     /// The policy of a domain, and how long it need not be asked for again. `fetch` asks the web.
     pub(super) async fn of(
         &self,
@@ -144,6 +167,7 @@ impl Policies {
         match fetch.await {
             Ok(policy) => {
                 let until = now + policy.life;
+                self.write_down(domain, &known.id, &policy);
                 known.policy = Some((Arc::new(policy), until));
                 known.retry_at = None;
             }
@@ -157,12 +181,25 @@ impl Policies {
         (policy, valid_for)
     }
 
+    /// On a thread of the runtime's own pool: disks may be slow.
+    fn write_down(&self, domain: &Arc<str>, id: &str, policy: &Policy) {
+        let Some(kept) = self.kept.clone() else { return };
+        let line = Line {
+            domain: (**domain).to_owned(),
+            id: id.to_owned(),
+            until_unix_secs: clock::unix_ms() / 1000 + policy.life.as_secs(),
+            mode: policy.mode,
+            exchangers: policy.exchangers.clone(),
+        };
+        tokio::task::spawn_blocking(move || kept.append(&line));
+    }
+
     fn known(&self, domain: &str) -> Known {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(domain).cloned().unwrap_or_default()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(domain).cloned().unwrap_or_default()
     }
 
     fn keep(&self, domain: &Arc<str>, known: Known, now: Instant) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= STS_POLICIES_MAX {
             all.retain(|_, known| known.policy(now).is_some());
         }
