@@ -12,6 +12,9 @@ use crate::shell::{Done, found, output, step, target};
 /// What is unpacked: the package and the program by which it is known to be there.
 const PACKAGES: [(&str, &str); 1] = [("opensmtpd", "usr/sbin/smtpd")];
 
+/// The release whose own package is of no use.
+const UNFIT: &str = "bookworm";
+
 /// The packages that are not there.
 pub(crate) fn missing() -> Vec<&'static str> {
     let is_missing = |(package, program): &&(&str, &str)| !place(package).join(program).is_file();
@@ -38,8 +41,12 @@ fn unpack(package: &str) -> Done {
     let place = place(package);
     let fetched = place.with_extension("fetched");
     fs::create_dir_all(&fetched)?;
-    let from_backports = backports(&fetched).and_then(|apt| download(apt, &fetched, package));
-    from_backports.or_else(|_| download(Command::new("apt-get"), &fetched, package))?;
+    let codename = codename()?;
+    let from_backports = backports(&fetched, &codename).and_then(|apt| download(apt, &fetched, package));
+    match from_backports {
+        Err(_) if codename != UNFIT => download(Command::new("apt-get"), &fetched, package)?,
+        outcome => outcome?,
+    }
     let is_archive = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
     let mut files = fs::read_dir(&fetched)?.flatten().map(|entry| entry.path());
     let archive = files.find(is_archive).ok_or("apt-get has brought no archive")?;
@@ -51,10 +58,14 @@ fn download(mut apt: Command, into: &Path, package: &str) -> Done {
     step(apt.args(["download", "-qq", package]).current_dir(into).stdin(Stdio::null()))
 }
 
-/// An apt that knows the backports of this Debian and nothing else, with lists of its own.
-fn backports(folder: &Path) -> Result<Command, Box<dyn std::error::Error>> {
+/// The release of Debian that this is.
+fn codename() -> Result<String, Box<dyn std::error::Error>> {
     let release = output(Command::new("sh").args(["-c", ". /etc/os-release; echo $ID $VERSION_CODENAME"]))?;
-    let codename = release.trim().strip_prefix("debian ").ok_or("this is not a release of Debian")?;
+    Ok(release.trim().strip_prefix("debian ").ok_or("this is not a release of Debian")?.to_owned())
+}
+
+/// An apt that knows the backports of this Debian and nothing else, with lists of its own.
+fn backports(folder: &Path, codename: &str) -> Result<Command, Box<dyn std::error::Error>> {
     let sources = folder.join("sources.list");
     let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
     let line = format!("deb [signed-by={keys}] http://deb.debian.org/debian {codename}-backports main\n");
