@@ -55,7 +55,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             self.apply(&mut letter, stream.hop(), &heard);
             if is_progress && !left.is_empty() {
                 // A crash during the transactions that are left must not have these delivered to again.
-                drop(self.spool.update(id, &letter.state));
+                self.write_state(&letter);
             }
             fates.extend(heard);
         }
@@ -73,8 +73,9 @@ impl<I: Io, F: Files> Delivery<I, F> {
             return Ok((Letter { id, entry, state, octets }, Source::Memory(body)));
         }
         let message = self.spool.read(id).await?;
-        let letter =
-            Letter { id, entry: Rc::new(message.entry), state: message.state, octets: message.body_octets };
+        let unwritten = self.unwritten.borrow().get(&id).map(|(_, state)| state.clone());
+        let state = unwritten.unwrap_or(message.state);
+        let letter = Letter { id, entry: Rc::new(message.entry), state, octets: message.body_octets };
         Ok((letter, Source::Disk(message.body)))
     }
 
@@ -194,7 +195,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
                 self.note_what_is_known(&mut letter);
                 if self.is_worth_writing(&letter) {
                     // Until it is on the disk a restart would only try again sooner.
-                    drop(self.spool.update(id, &letter.state));
+                    self.write_state(&letter);
                 }
             }
             After::Expired => self.give_up(letter).await,
@@ -208,13 +209,33 @@ impl<I: Io, F: Files> Delivery<I, F> {
     }
 
     /// A notice could not be made durable: it is tried again, however old the message is.
-    pub(super) fn postpone(&self, mut letter: Letter) {
+    pub(super) fn postpone(self: &Rc<Self>, mut letter: Letter) {
         let due = self.schedule.borrow_mut().postpone(letter.id, self.now(), self.io.random());
         if let Some(due_ms) = due {
             letter.state.due_ms = due_ms;
             self.note_what_is_known(&mut letter);
-            drop(self.spool.update(letter.id, &letter.state));
+            self.write_state(&letter);
         }
+    }
+
+    /// Has a state written. As long as it is not on the disk it counts all the same: whom the message was delivered to must
+    /// not get it again and again because the disk is full.
+    fn write_state(self: &Rc<Self>, letter: &Letter) {
+        let id = letter.id;
+        let Some(ticket) = self.spool.update(id, &letter.state) else { return };
+        let stamp = self.stamps.get() + 1;
+        self.stamps.set(stamp);
+        self.unwritten.borrow_mut().insert(id, (stamp, letter.state.clone()));
+        let queue = Rc::clone(self);
+        self.task(async move {
+            if ticket.await.is_ok() {
+                let mut unwritten = queue.unwritten.borrow_mut();
+                // A later state may be on its way.
+                if unwritten.get(&id).is_some_and(|(latest, _)| *latest == stamp) {
+                    unwritten.remove(&id);
+                }
+            }
+        });
     }
 
     /// What others may have changed during the attempt.
@@ -227,6 +248,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
     pub(super) fn settle(&self, id: QueueId, outcome: Outcome) {
         // A crash before the tombstone is on the disk delivers twice; a loss it cannot be.
         drop(self.spool.settle(id));
+        self.unwritten.borrow_mut().remove(&id);
         self.schedule.borrow_mut().finished(id, outcome, self.now(), self.io.random());
     }
 }
