@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringpost_benches::clock;
+use ringpost_benches::peer::greets;
 use ringpost_benches::process::{Usage, tree_usage};
 
 use super::{GLANCE, mebibytes};
@@ -149,18 +150,4 @@ fn free_addresses() -> io::Result<[SocketAddr; 3]> {
     let listeners = [listen()?, listen()?, listen()?];
     let address = |at: usize| listeners[at].local_addr();
     Ok([address(0)?, address(1)?, address(2)?])
-}
-
-/// Whether a server there greets; it is left with QUIT.
-fn greets(address: SocketAddr) -> bool {
-    let attempt = || -> io::Result<bool> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(READY_MAX))?;
-        let mut banner = [0; 3];
-        stream.read_exact(&mut banner)?;
-        stream.write_all(b"QUIT\r\n")?;
-        stream.read_to_end(&mut Vec::new())?;
-        Ok(&banner == b"220")
-    };
-    attempt().unwrap_or(false)
 }

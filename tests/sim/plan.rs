@@ -83,7 +83,7 @@ pub(crate) enum Trouble {
     Slow,
 }
 
-/// All of it.
+/// All of it, the replies too many last.
 pub(crate) const TROUBLES: &[Trouble] = &[
     Trouble::Refusal(450),
     Trouble::Refusal(550),
@@ -96,22 +96,9 @@ pub(crate) const TROUBLES: &[Trouble] = &[
     Trouble::Silence,
     Trouble::Nonsense,
     Trouble::Half,
-    Trouble::Stray,
     Trouble::Slow,
+    Trouble::Stray,
 ];
 
 /// All but the replies too many, which no client of SMTP can always tell from the true ones.
-pub(crate) const HONEST_TROUBLES: &[Trouble] = &[
-    Trouble::Refusal(450),
-    Trouble::Refusal(550),
-    Trouble::Refusal(554),
-    Trouble::Refusal(552),
-    Trouble::Refusal(530),
-    Trouble::Goodbye,
-    Trouble::Close,
-    Trouble::Reset,
-    Trouble::Silence,
-    Trouble::Nonsense,
-    Trouble::Half,
-    Trouble::Slow,
-];
+pub(crate) const HONEST_TROUBLES: &[Trouble] = TROUBLES.split_at(TROUBLES.len() - 1).0;

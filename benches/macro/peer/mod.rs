@@ -241,8 +241,9 @@ fn signal(name: &str, pid: u32) {
     drop(Command::new("kill").args([name, &pid.to_string()]).stderr(Stdio::null()).status());
 }
 
-/// Whether a server there greets with 220; it is left with QUIT.
-fn greets(address: SocketAddr) -> bool {
+/// Whether a server there greets with 220 within five seconds; it is left with QUIT.
+#[must_use]
+pub fn greets(address: SocketAddr) -> bool {
     let attempt = || -> io::Result<bool> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;

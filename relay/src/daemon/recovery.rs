@@ -1,8 +1,7 @@
 //! The spool as it is taken over: whose directory it is, how much it may hold, what is in it.
 //!
-//! Runs before any worker, or on a thread of the control plane's pool when a reload wants the first spool, with plain blocking
-//! calls. What it must not do: make a full disk, or a damaged record, a reason
-//! not to start.
+//! Runs before any worker, or on a thread of the control plane's pool when a reload wants the first spool, with plain
+//! blocking calls. What it must not do: make a full disk, or a damaged record, a reason not to start.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -448,7 +448,7 @@ impl<I: Io, S: Sink> Session<I, S> {
             return;
         }
         self.stream.finish_sending();
-        if outcome == SessionOutcome::Quit && self.stream.agreed().is_none() {
+        if outcome == SessionOutcome::Quit && !self.stream.is_secure() {
             return;
         }
         let by = self.ingress.io.now().after(FAREWELL_TIMEOUT);

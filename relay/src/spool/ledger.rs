@@ -227,7 +227,8 @@ impl Ledger {
         self.pending.contains_key(&id) || self.index.find(id).is_some()
     }
 
-    /// Takes a message out of the books. What its tombstone does, and which use of a segment it holds back; `None`: there is no such message.
+    /// Takes a message out of the books. What its tombstone does, and which use of a segment it holds back; `None`: there is
+    /// no such message.
     pub(super) fn settle(&mut self, id: QueueId) -> Option<(Effect, UseId)> {
         if let Some(settled) = self.pending.get_mut(&id) {
             *settled = true;

@@ -64,7 +64,7 @@ impl Geometry {
     }
 }
 
-/// The smallest segment. A spool needs two more of them than there are workers before it takes any mail.
+/// The smallest segment. A spool needs two of them for each worker, and one more, before it takes any mail.
 const SEGMENT_OCTETS_MIN: u64 = 1024 * 1024;
 /// The largest segment.
 const SEGMENT_OCTETS_MAX: u64 = 64 * 1024 * 1024;
