@@ -83,7 +83,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
             return;
         };
         let octets = message.body_octets;
-        let mut letter = Letter { id, entry: Rc::new(message.entry), state: message.state, octets };
+        let state = self.latest_state(id, message.state);
+        let mut letter = Letter { id, entry: Rc::new(message.entry), state, octets };
         if letter.state.delay_told {
             return;
         }

@@ -73,8 +73,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             return Ok((Letter { id, entry, state, octets }, Source::Memory(body)));
         }
         let message = self.spool.read(id).await?;
-        let unwritten = self.unwritten.borrow().get(&id).map(|(_, state)| state.clone());
-        let state = unwritten.unwrap_or(message.state);
+        let state = self.latest_state(id, message.state);
         let letter = Letter { id, entry: Rc::new(message.entry), state, octets: message.body_octets };
         Ok((letter, Source::Disk(message.body)))
     }
@@ -216,6 +215,11 @@ impl<I: Io, F: Files> Delivery<I, F> {
             self.note_what_is_known(&mut letter);
             self.write_state(&letter);
         }
+    }
+
+    /// The state of a message, where this one stands on the disk.
+    pub(super) fn latest_state(&self, id: QueueId, written: State) -> State {
+        self.unwritten.borrow().get(&id).map_or(written, |(_, state)| state.clone())
     }
 
     /// Has a state written. As long as it is not on the disk it counts all the same: whom the message was delivered to must
