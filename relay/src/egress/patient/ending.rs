@@ -76,7 +76,7 @@ impl<I: Io, F: Files> Patient<I, F> {
         verdict: Result<Custody, Reply>,
     ) -> Result<Custody, Reply> {
         if let Ok(custody) = &verdict {
-            self.tell_relayed(envelope, content, &custody.reply()).await;
+            self.tell_relayed(envelope, content, custody).await;
         }
         match verdict {
             Ok(custody)
@@ -92,7 +92,12 @@ impl<I: Io, F: Files> Patient<I, F> {
 
     /// The upstream has the message: who asked to hear of that hears from us where the upstream cannot tell (RFC 3461
     /// §5.2.2). Durable before the client is answered.
-    pub(super) async fn tell_relayed(&mut self, envelope: &Envelope, content: &Content<'_>, reply: &Reply) {
+    pub(super) async fn tell_relayed(
+        &mut self,
+        envelope: &Envelope,
+        content: &Content<'_>,
+        custody: &Custody,
+    ) {
         let Some(stream) = &self.stream else { return };
         let later = self.hybrid.as_ref().map_or(&[][..], |hybrid| &hybrid.later);
         let is_late = |place: usize| later.get(place).is_some_and(Option::is_some);
@@ -106,8 +111,8 @@ impl<I: Io, F: Files> Patient<I, F> {
         };
         let delivery = Rc::clone(&hybrid.delivery);
         let entry = delivery.entry(envelope, places.into_iter(), &content.client);
-        let telling =
-            delivery.tell_of_stream(envelope.id, entry, stream.hop(), reply, hybrid.kept.beginning());
+        let (reply, beginning) = (custody.reply(), hybrid.kept.beginning());
+        let telling = delivery.tell_of_stream(envelope.id, entry, stream.hop(), &reply, beginning);
         Box::pin(telling).await;
     }
 
@@ -192,7 +197,7 @@ impl<I: Io, F: Files> Patient<I, F> {
                 let ended = ending.await;
                 self.stream = Some(ended.stream);
                 if let Ok(custody) = &ended.verdict {
-                    self.tell_relayed(envelope, content, &custody.reply()).await;
+                    self.tell_relayed(envelope, content, custody).await;
                 }
                 ended.verdict
             }

@@ -378,7 +378,7 @@ impl<I: Io, F: Files> Sink for Patient<I, F> {
         if self.way == Way::Plain {
             let verdict = self.plain().finish(envelope, rest, content).await;
             if let Ok(custody) = &verdict {
-                self.tell_relayed(envelope, &content, &custody.reply()).await;
+                self.tell_relayed(envelope, &content, custody).await;
             }
             return verdict;
         }
