@@ -86,27 +86,48 @@ pub(super) enum Effect {
     /// A chunk has its place.
     Chunk(Rc<Cell<Option<Place>>>),
     /// A message is settled: what it had on the disk is not needed any more. `file`: octets of a file of its own.
-    Done { slot: Slot, parts: Vec<Place>, file: Option<u64> },
+    /// `is_let_go`: its record is not kept any more, nor what else it has in that segment.
+    Done { slot: Slot, parts: Vec<Place>, file: Option<u64>, is_let_go: bool },
     /// Nothing that the index knows of.
     Nothing,
 }
 
 impl Effect {
-    /// The records that a tombstone speaks about.
+    /// The records that are kept until the tombstone is written.
     pub(super) fn places(&self) -> impl Iterator<Item = Place> {
         let (own, parts): (_, &[Place]) = match self {
             Self::Done { slot, parts, .. } => ([slot.place, slot.state], parts),
             _ => ([Place::default(); 2], &[]),
         };
-        own.into_iter().chain(parts.iter().copied()).filter(|place| place.is_in_segment())
+        let let_go = self.home_let_go();
+        let places = own.into_iter().chain(parts.iter().copied());
+        places.filter(move |place| place.is_in_segment() && let_go != Some(place.segment))
     }
 
-    /// The segment whose next use would do what the tombstone is to do.
-    pub(super) fn home(&self) -> Option<UseId> {
+    /// The segment that is kept for the sake of the message, and whose next use would do what the tombstone is to do.
+    pub(super) fn home_held(&self) -> Option<UseId> {
         match self {
-            Self::Done { slot, file: None, .. } => Some(slot.place.segment),
+            Self::Done { slot, file: None, is_let_go: false, .. } => Some(slot.place.segment),
             _ => None,
         }
+    }
+
+    /// Likewise, where it is not kept any more.
+    pub(super) fn home_let_go(&self) -> Option<UseId> {
+        match self {
+            Self::Done { slot, file: None, is_let_go: true, .. } => Some(slot.place.segment),
+            _ => None,
+        }
+    }
+
+    /// Does not keep that segment any more: says which records were kept there.
+    pub(super) fn let_go(&mut self) -> impl Iterator<Item = Place> + use<> {
+        let home = self.home_held();
+        let kept: Vec<Place> = self.places().filter(|place| Some(place.segment) == home).collect();
+        if let Self::Done { is_let_go, file: None, .. } = self {
+            *is_let_go = true;
+        }
+        kept.into_iter()
     }
 
     /// The chunks that a tombstone speaks about, for once.

@@ -1,10 +1,11 @@
 //! The spool on the simulated disk: random mail, random faults, crashes at random moments, and a ledger of who was promised
-//! what. A failing seed is named; `RINGPOST_SPOOL_SEED=n` runs it alone.
+//! what. A failing seed is named; `RINGPOST_SPOOL_SEED=n` runs it alone, `RINGPOST_SPOOL_SEEDS=n` so many.
 //!
 //! The ledger's law, checked after each crash and each restart:
 //! 1. A message whose client got a receipt is on the disk with equal content, or was delivered (or is gone by a tombstone
 //!    that came after its delivery).
-//! 2. A message whose tombstone was durable is not on the disk.
+//! 2. A message whose tombstone was durable is not on the disk; nor is one that was to be settled, once the disk has been
+//!    sound for a while.
 //! 3. Nothing is on the disk that nobody sent, and nothing in part.
 //! 4. The state of a message is the last one that was durable, or one given after it.
 
@@ -363,6 +364,22 @@ impl Life {
             self.tasks.settle(entropy);
         }
     }
+
+    /// The disk comes to its senses, and the daemon looks whether it takes mail: what could not be written is made up for.
+    fn heal(&mut self, entropy: &mut Entropy) {
+        self.rest(entropy);
+        for spool in self.spools.clone().into_iter().filter(|spool| spool.room(0).is_err()) {
+            self.tasks.spawn(async move {
+                let _ = spool.revive().await;
+            });
+        }
+        self.rest(entropy);
+        for (&id, fate) in self.ledger.borrow_mut().iter_mut() {
+            // Whoever came before the message was even pending has settled nothing.
+            let is_there = self.spools.iter().any(|spool| spool.summary(id).is_some());
+            fate.settled |= fate.settling && !is_there;
+        }
+    }
 }
 
 /// Several lives over one disk, each ended by a crash; then the queue is drained.
@@ -375,6 +392,9 @@ fn lives(seed: u64, plan: Plan) -> Result<(), String> {
         let mut life = Life::start(disk, number, workers, &ledger, plan)?;
         let steps = entropy.below(700);
         life.run(&mut entropy, steps);
+        if entropy.chance(300) {
+            life.heal(&mut entropy);
+        }
         disk = life.disk.crash(entropy.draw());
     }
     let quiet = Plan { faults: Faults::default(), ..plan };
@@ -388,6 +408,7 @@ fn lives(seed: u64, plan: Plan) -> Result<(), String> {
     for spool in &life.spools {
         let (used, spare) = spool.catalogue().counts();
         if used > 2 * life.spools.len() {
+            println!("{:#?}", spool.catalogue());
             return Err(format!("an empty queue keeps {used} segments, besides {spare}"));
         }
     }
@@ -402,9 +423,10 @@ fn lives(seed: u64, plan: Plan) -> Result<(), String> {
 }
 
 pub(super) fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("RINGPOST_SPOOL_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    let number = |name| std::env::var(name).ok().and_then(|seed| seed.parse().ok());
+    match number("RINGPOST_SPOOL_SEED") {
         Some(seed) => vec![seed],
-        None => (0..count).collect(),
+        None => (0..number("RINGPOST_SPOOL_SEEDS").unwrap_or(count)).collect(),
     }
 }
 

@@ -122,6 +122,12 @@ impl Slot {
         self.place == other.place && self.state == other.state
     }
 
+    /// Its latest state is that of this slot, of the same message.
+    pub(super) fn keep_state_of(&mut self, other: &Self) {
+        (self.state, self.due_s, self.attempts) = (other.state, other.due_s, other.attempts);
+        (self.held, self.delay_told) = (other.held, other.delay_told);
+    }
+
     /// The use of the segment that its tombstone keeps from coming back, or 0.
     pub(super) fn holds_back(&self) -> UseId {
         if self.place.segment == ARCHIVED { self.shadow } else { self.place.segment }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::batch::{Effect, Refusal, Ticket};
 use super::index::{ARCHIVED, Place, Slot};
-use super::log::{Desk, Health, Inner, Spool, state_effect};
+use super::log::{Health, Inner, Spool, state_effect};
 use super::payload;
 use super::read::{Message, ReadFault, archive_site};
 use super::record::{HEADER_OCTETS, Header, Kind};
@@ -29,6 +29,7 @@ impl<F: Files> Spool<F> {
     /// Does the housekeeping whenever there is an occasion, until the spool is closed. One task a spool; it must not be
     /// dropped while it runs.
     pub async fn keep(self) {
+        self.inner.relieve();
         loop {
             let seen = self.inner.catalogue.occasions();
             if self.inner.desk.borrow().closing {
@@ -72,7 +73,7 @@ impl<F: Files> Spool<F> {
             if desk.health == Health::Broken {
                 return;
             }
-            desk.ledger.sparse(active, &desk.owed, room)
+            desk.ledger.sparse(active, room)
         };
         for segment in sparse {
             let residents = self.inner.desk.borrow().ledger.index.residents(segment);
@@ -339,8 +340,7 @@ impl<F: Files> Inner<F> {
     /// segment is as good as a tombstone for each message in it, and takes no room.
     fn let_go_of_settled(&self) {
         let mut desk = self.desk.borrow_mut();
-        let Desk { ledger, owed, active, .. } = &mut *desk;
-        let active = active.as_ref().map_or(0, |active| active.segment.id);
-        ledger.let_go_of_settled(owed, active);
+        let active = desk.active.as_ref().map_or(0, |active| active.segment.id);
+        desk.ledger.let_go_of_settled(active);
     }
 }

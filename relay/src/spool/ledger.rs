@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::batch::{Effect, Next};
+use super::debts::Latecomer;
 use super::index::{ARCHIVED, Index, Place, Slot};
 use super::segment::{Catalogue, Room, Segment, UseId};
 use crate::io::files::BLOCK_OCTETS;
@@ -42,8 +43,12 @@ pub(super) struct Ledger {
     pub(super) carry: BTreeSet<UseId>,
     /// Archive files to remove.
     pub(super) unlinks: Vec<Unlink>,
-    /// States of settled messages that are kept until the segment with the message is retired.
-    lingering: Vec<(UseId, Place)>,
+    /// Segments of this life where a write has failed: what stands there in spite of it may be of any message.
+    pub(super) bad: BTreeSet<UseId>,
+    /// Tombstones that could not be written, for when writing works again.
+    pub(super) owed: Vec<(QueueId, Effect)>,
+    /// Records of settled messages that reached the disk before their tombstones, and after they were settled.
+    pub(super) late: HashMap<QueueId, Latecomer>,
     /// Messages with states that are not on the disk yet, and how many.
     stating: HashMap<QueueId, u32>,
     /// The message whose archive file is being made.
@@ -71,7 +76,9 @@ impl Ledger {
             arrivals: VecDeque::new(),
             carry: BTreeSet::new(),
             unlinks: unlinks.to_vec(),
-            lingering: Vec::new(),
+            bad: BTreeSet::new(),
+            owed: Vec::new(),
+            late: HashMap::new(),
             stating: HashMap::new(),
             archiving: None,
             stray: HashSet::new(),
@@ -103,19 +110,32 @@ impl Ledger {
         self.unpin_octets(segment, 0);
     }
 
+    /// A write to this segment has failed: it is not written any more.
+    pub(super) fn abandon(&mut self, segment: &Segment) {
+        segment.mark_bad();
+        self.bad.insert(segment.id);
+        self.close(segment.id);
+    }
+
+    /// Whether a segment where a write has failed is still there.
+    pub(super) fn has_bad_in_use(&mut self) -> bool {
+        self.bad.retain(|&segment| self.catalogue.is_in_use(segment));
+        !self.bad.is_empty()
+    }
+
+    /// Reasons that this worker has to keep a segment.
+    pub(super) fn pins_of(&self, segment: UseId) -> u32 {
+        self.known.get(&segment).map_or(0, |known| known.pins)
+    }
+
     pub(super) fn segment(&self, id: UseId) -> Option<&Arc<Segment>> {
         self.known.get(&id).map(|known| &known.segment)
     }
 
     /// The closed segments of which little is live, the emptiest first. What is owed a tombstone does not live. Where room
     /// is wanted only those that can be used again at once.
-    pub(super) fn sparse(&self, active: UseId, owed: &[(QueueId, Effect)], room: Room) -> Vec<UseId> {
-        let mut dead: HashMap<UseId, u64> = HashMap::new();
-        for (_, effect) in owed {
-            effect
-                .places()
-                .for_each(|place| *dead.entry(place.segment).or_default() += place.record_octets());
-        }
+    pub(super) fn sparse(&self, active: UseId, room: Room) -> Vec<UseId> {
+        let dead = self.dead_octets();
         let candidates =
             self.known.values().map(|known| &known.segment).filter(|segment| segment.id != active);
         let fit = candidates.filter(|segment| room == Room::There || !self.catalogue.holds_back(segment));
@@ -130,42 +150,7 @@ impl Ledger {
         sparse.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Lets go of what messages that are owed a tombstone do not need: their chunks at once, and whole segments that hold
-    /// nothing else. Such a message is settled by the retiring of its record's segment; its state, where that stands
-    /// elsewhere, is kept until then.
-    ///
-    /// A crash may find such a message without its chunks. It was delivered: what is left of it is told, and void.
-    pub(super) fn let_go_of_settled(&mut self, owed: &mut Vec<(QueueId, Effect)>, active: UseId) {
-        let catalogue = Arc::clone(&self.catalogue);
-        let gone: Vec<_> =
-            self.lingering.extract_if(.., |(within, _)| !catalogue.is_in_use(*within)).collect();
-        gone.into_iter().for_each(|(_, place)| self.unpin(place));
-        let mut pins: HashMap<UseId, u32> = HashMap::new();
-        for (_, effect) in owed.iter_mut() {
-            effect.take_parts().into_iter().for_each(|part| self.unpin(part));
-            if let Some(home) = effect.home() {
-                let here = effect.places().filter(|place| place.segment == home).count();
-                *pins.entry(home).or_default() += u32::try_from(here).unwrap_or(u32::MAX);
-            }
-        }
-        pins.remove(&active);
-        pins.retain(|segment, pins| self.known.get(segment).is_some_and(|known| known.pins == *pins));
-        let settled: Vec<_> = owed
-            .extract_if(.., |(_, effect)| effect.home().is_some_and(|home| pins.contains_key(&home)))
-            .collect();
-        for (_, effect) in settled {
-            let Some(home) = effect.home() else { continue };
-            for place in effect.places() {
-                if place.segment == home {
-                    self.unpin(place);
-                } else {
-                    self.lingering.push((home, place));
-                }
-            }
-        }
-    }
-
-    fn pin_in(&mut self, segment: &Arc<Segment>, octets: u64) {
+    pub(super) fn pin_in(&mut self, segment: &Arc<Segment>, octets: u64) {
         segment.add_live(octets);
         let known = self.known.entry(segment.id).or_insert_with(|| {
             segment.hold();
@@ -244,7 +229,7 @@ impl Ledger {
             (self.archiving == Some(id) || self.stray.contains(&id)).then_some(0)
         };
         let holds_back = slot.holds_back();
-        Some((Effect::Done { slot, parts, file }, holds_back))
+        Some((Effect::Done { slot, parts, file, is_let_go: false }, holds_back))
     }
 
     /// A record stands on the disk: here is what that means.
@@ -252,11 +237,8 @@ impl Ledger {
         match effect {
             Effect::Message { mut slot, parts, next } => {
                 let settled = slot.id().and_then(|id| self.pending.remove(&id)).unwrap_or(false);
-                if settled {
-                    // The tombstone may stand in a later segment.
-                    self.carry.insert(segment.id);
-                    parts.into_iter().for_each(|part| self.unpin(part));
-                    return;
+                if let (true, Some(id)) = (settled, slot.id()) {
+                    return self.arrives_late(id, parts, segment, place);
                 }
                 slot.place = place;
                 self.pin_in(segment, place.record_octets());
@@ -283,16 +265,14 @@ impl Ledger {
                     self.pin_in(segment, place.record_octets());
                 }
             }
-            Effect::Done { slot, parts, file } => {
+            Effect::Done { slot, file, .. } => {
                 if let (Some(octets), Some(id)) = (file, slot.id()) {
                     self.pin_in(segment, 0);
                     self.unlinks.push(Unlink { id, octets, tombstone: segment.id });
                     self.stray.remove(&id);
                     self.catalogue.wake();
                 }
-                for &place in [slot.place, slot.state].iter().chain(&parts) {
-                    self.unpin(place);
-                }
+                effect.places().for_each(|place| self.unpin(place));
             }
             Effect::Nothing => {}
         }
@@ -313,10 +293,7 @@ impl Ledger {
 
     fn move_to(&mut self, id: QueueId, parts: Vec<Place>, segment: &Arc<Segment>, place: Place) {
         let Some(slot) = self.index.get(id).copied() else {
-            // Settled meanwhile: its tombstone must outlive this copy too.
-            self.carry.insert(segment.id);
-            parts.into_iter().for_each(|part| self.unpin(part));
-            return;
+            return self.arrives_late(id, parts, segment, place);
         };
         let old_parts = self.index.parts(id).to_vec();
         segment.mark_packed();

@@ -61,8 +61,6 @@ pub(super) struct Desk<F: Files> {
     pub(super) health: Health,
     /// The segment that is written.
     pub(super) active: Option<Active<F::File>>,
-    /// Tombstones that could not be written, for when writing works again.
-    pub(super) owed: Vec<(QueueId, Effect)>,
     /// Open files, for reading.
     pub(super) open: HashMap<UseId, Rc<F::File>>,
     pub(super) writer: Option<Waker>,
@@ -156,9 +154,12 @@ impl<F: Files> Spool<F> {
     /// The spool of a worker that takes over a shard; see [`recover`](super::recover).
     #[must_use]
     pub fn open(files: F, worker: WorkerId, shard: Shard, clock: fn() -> Moment) -> Self {
-        let Shard { index, adopted, sequence, unlinks } = shard;
+        let Shard { index, adopted, sequence, unlinks, revenants } = shard;
         let catalogue = Arc::clone(&adopted.catalogue);
-        let ledger = Ledger::new(index, Arc::clone(&catalogue), &adopted.segments, &unlinks);
+        let mut ledger = Ledger::new(index, Arc::clone(&catalogue), &adopted.segments, &unlinks);
+        for (id, revenant) in revenants {
+            ledger.owe_again(id, revenant, &adopted.segments);
+        }
         let octets = catalogue.geometry().batch_octets + BUFFER_SLACK_OCTETS;
         let desk = Desk {
             ledger,
@@ -167,7 +168,6 @@ impl<F: Files> Spool<F> {
             sequence,
             health: Health::Serving,
             active: None,
-            owed: Vec::new(),
             open: HashMap::new(),
             writer: None,
             room: Vec::new(),

@@ -11,6 +11,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::debts::Revenant;
 use super::entry::{Entry, State};
 use super::index::{ARCHIVED, Index, Keys, Place, Slot, pack};
 use super::ledger::Unlink;
@@ -72,6 +73,7 @@ struct Pile {
     /// For each slot, the sequence of its record and of its state.
     sequences: Vec<(u64, u64)>,
     unlinks: Vec<Unlink>,
+    revenants: BTreeMap<QueueId, Revenant>,
 }
 
 /// A segment's file that has records, and the sequence of the first.
@@ -93,9 +95,9 @@ struct Recovery<'s, F: Files, C> {
     /// Messages whose record lacks chunks, and where that record stands. Only what is neither settled further on nor met
     /// whole is incomplete: the segment with the chunks may be used again before that with the record.
     lacking: BTreeMap<QueueId, UseId>,
-    /// Whose tombstone was seen, and in which segment. An older record may come later: a batch that failed at its first
-    /// place stands there in part, and whole in another segment.
-    settled: HashMap<[u32; 3], UseId>,
+    /// Whose tombstone was seen, and where. A record may come after it: a batch that failed at its first place stands there
+    /// in part, and whole in another segment, and which of the two is read first is left to chance.
+    settled: HashMap<[u32; 3], Place>,
     segments: BTreeMap<UseId, Arc<Segment>>,
     sequence: u64,
     report: Report,
@@ -314,54 +316,57 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
     }
 
     fn see_message(&mut self, id: QueueId, header: &Header, place: Place, payload: &[u8]) {
-        let parts = self.claim_chunks(id, header.part);
-        if let Some(tombstone) = self.settled.get(&pack(id)) {
-            if let Some(segment) = self.segments.get(tombstone) {
-                segment.wait_for(place.segment);
-            }
+        let mut parts = self.claim_chunks(id, header.part);
+        if let Some(&tombstone) = self.settled.get(&pack(id)) {
+            let revenant = Revenant { place, tombstone };
+            pile_of(&mut self.shards, id).revenants.insert(id, revenant);
             return;
         }
         let Some((entry, state, body_octets, tail)) = payload::split(payload) else {
             return self.report.incomplete.push(id);
         };
+        let pile = pile_of(&mut self.shards, id);
+        let known = pile.known(id);
+        if known.is_some_and(|(_, sequence, _)| sequence == header.sequence) {
+            // The same record in another place. Who came first has claimed the chunks of both.
+            parts = pile.index.parts(id).to_vec();
+        }
         let chunked: u64 = parts.iter().map(|part| u64::from(part.payload_octets)).sum();
         if parts.len() != usize::from(header.part) || chunked + tail.len() as u64 != body_octets {
             return self.see_lacking(id, header.sequence, place);
         }
         let keys = (self.classify)(&entry);
-        let Self { shards, segments, lacking, .. } = self;
-        if let (Some(older), Some(segment)) = (lacking.remove(&id), segments.get(&place.segment)) {
-            segment.wait_for(older);
-        }
-        let pile = pile_of(shards, id);
         let mut slot = Slot::new(id, keys);
         slot.place = place;
         slot.arrival_s = u32::try_from(entry.arrival_ms / 1000).unwrap_or(u32::MAX);
         slot.octets = u32::try_from(body_octets).unwrap_or(u32::MAX);
         take_state(&mut slot, &state);
-        if let Some(at) = pile.index.find(id) {
-            let old = pile.index.get(id).copied().unwrap_or(slot);
-            if pile.sequences[at as usize].0 > header.sequence {
-                pile.remember_older(id, &old, place.segment, segments);
-                return;
+        let Self { shards, segments, lacking, .. } = self;
+        if let (Some(older), Some(segment)) = (lacking.remove(&id), segments.get(&place.segment)) {
+            segment.wait_for(older);
+        }
+        let pile = pile_of(shards, id);
+        let mut sequences = (header.sequence, header.sequence);
+        if let Some((old, record, latest)) = known {
+            if record > header.sequence {
+                return pile.remember_older(id, &old, place.segment, segments);
+            }
+            if latest > header.sequence {
+                slot.keep_state_of(&old);
+                sequences.1 = latest;
             }
             if let Some(segment) = segments.get(&place.segment) {
                 segment.wait_for(old.place.segment);
             }
         }
-        let at = pile.index.put(slot, parts) as usize;
-        if pile.sequences.len() <= at {
-            pile.sequences.resize(at + 1, (0, 0));
-        }
-        pile.sequences[at] = (header.sequence, header.sequence);
+        pile.enter(slot, parts, sequences);
     }
 
     /// A record of a message lacks chunks: what has been moved or settled since, or else what is lost.
     fn see_lacking(&mut self, id: QueueId, sequence: u64, place: Place) {
         let pile = pile_of(&mut self.shards, id);
-        let newer = pile.index.find(id).filter(|&at| pile.sequences[at as usize].0 > sequence);
-        match newer.and_then(|_| pile.index.get(id).copied()) {
-            Some(known) => pile.remember_older(id, &known, place.segment, &self.segments),
+        match pile.known(id).filter(|(_, record, _)| *record > sequence) {
+            Some((known, ..)) => pile.remember_older(id, &known, place.segment, &self.segments),
             None => drop(self.lacking.insert(id, place.segment)),
         }
     }
@@ -393,7 +398,10 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
     fn see_done(&mut self, id: QueueId, place: Place) {
         let pile = pile_of(&mut self.shards, id);
         let Some(segment) = self.segments.get(&place.segment) else { return };
-        self.settled.insert(pack(id), segment.id);
+        self.settled.insert(pack(id), place);
+        if let Some(revenant) = pile.revenants.remove(&id) {
+            segment.wait_for(revenant.place.segment);
+        }
         if let Some(record) = self.lacking.remove(&id) {
             segment.wait_for(record);
         }
@@ -420,15 +428,32 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
                 self.report.messages += 1;
                 self.report.octets += u64::from(summary.octets);
             }
-            let Pile { index, unlinks, .. } = pile;
-            shards.push(Shard { index, adopted: Arc::clone(&adopted), sequence: self.sequence, unlinks });
+            let Pile { index, unlinks, revenants, .. } = pile;
+            let (adopted, sequence) = (Arc::clone(&adopted), self.sequence);
+            shards.push(Shard { index, adopted, sequence, unlinks, revenants });
         }
         Recovered { shards, report: self.report }
     }
 }
 
 impl Pile {
-    /// An older record of a message that is known already: tombstones must outlive it too.
+    /// A message that was met before, with the sequences of its record and of its state.
+    fn known(&self, id: QueueId) -> Option<(Slot, u64, u64)> {
+        let at = self.index.find(id)?;
+        let (record, state) = self.sequences[at as usize];
+        Some((*self.index.get(id)?, record, state))
+    }
+
+    fn enter(&mut self, slot: Slot, parts: Vec<Place>, sequences: (u64, u64)) {
+        let at = self.index.put(slot, parts) as usize;
+        if self.sequences.len() <= at {
+            self.sequences.resize(at + 1, (0, 0));
+        }
+        self.sequences[at] = sequences;
+    }
+
+    /// An older record of an archived message: its tombstone must outlive that too. (What stands in the log is met in the
+    /// order of its sequences.)
     fn remember_older(
         &mut self,
         id: QueueId,
@@ -436,12 +461,15 @@ impl Pile {
         older: UseId,
         segments: &BTreeMap<UseId, Arc<Segment>>,
     ) {
-        if known.place.segment == ARCHIVED {
-            if let Some(slot) = self.index.get_mut(id) {
-                slot.shadow = older;
-            }
-        } else if let Some(segment) = segments.get(&known.place.segment) {
-            segment.wait_for(older);
+        if known.place.segment != ARCHIVED {
+            return;
+        }
+        // A tombstone waits for one: for the last that is read, which waits for the others.
+        if let Some(segment) = segments.get(&older) {
+            segment.wait_for(known.shadow);
+        }
+        if let Some(slot) = self.index.get_mut(id) {
+            slot.shadow = older;
         }
     }
 }

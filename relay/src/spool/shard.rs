@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::debts::Revenant;
 use super::index::{Index, Summary};
 use super::ledger::Unlink;
 use super::record::FORMAT;
@@ -52,6 +53,7 @@ pub struct Shard {
     pub(super) adopted: Arc<Adopted>,
     pub(super) sequence: u64,
     pub(super) unlinks: Vec<Unlink>,
+    pub(super) revenants: BTreeMap<QueueId, Revenant>,
 }
 
 /// The messages of a spool that was taken over, until their workers fetch them: when they start, or when a reload has opened

@@ -86,8 +86,12 @@ impl<F: Files> Inner<F> {
 
     /// The segment is not used again before those that its tombstones speak about.
     fn note_debts(&self, batch: &Batch, segment: &Segment) {
-        let carry = std::mem::take(&mut self.desk.borrow_mut().ledger.carry);
+        let mut desk = self.desk.borrow_mut();
+        let carry = std::mem::take(&mut desk.ledger.carry);
         carry.iter().chain(&batch.tombstones).for_each(|&other| segment.wait_for(other));
+        if desk.ledger.has_bad_in_use() {
+            desk.ledger.bad.iter().for_each(|&other| segment.wait_for(other));
+        }
     }
 
     /// The batch stands on the disk: the index learns of it.
@@ -103,6 +107,9 @@ impl<F: Files> Inner<F> {
             let offset = active.at + entry.at as u64;
             let place = Place::new(active.segment.id, offset, entry.header.payload_octets);
             desk.ledger.apply(entry.effect, &active.segment, place);
+            if entry.header.kind == Kind::Done {
+                entry.header.id.into_iter().for_each(|id| desk.ledger.forget_late(id));
+            }
         }
         // That something could be written says nothing of the room for mail where none was in it.
         if desk.health == Health::Broken || has_mail {
@@ -114,10 +121,8 @@ impl<F: Files> Inner<F> {
     /// the batch's messages must outlive it.
     fn abandon(&self, active: &Active<F::File>) {
         let mut desk = self.desk.borrow_mut();
-        active.segment.mark_bad();
-        desk.ledger.carry.insert(active.segment.id);
         desk.active = None;
-        desk.ledger.close(active.segment.id);
+        desk.ledger.abandon(&active.segment);
         drop(desk);
         self.catalogue.wake();
     }
@@ -130,15 +135,15 @@ impl<F: Files> Inner<F> {
         }
         if let Err(refusal) = result {
             desk.health = if refusal == Refusal::Full { Health::Full } else { Health::Broken };
-            let owed = desk.owed.len();
+            let owed = desk.ledger.owed.len();
             for entry in batch.entries {
                 match (entry.header.kind, entry.header.id) {
-                    (Kind::Done, Some(id)) => desk.owed.push((id, entry.effect)),
+                    (Kind::Done, Some(id)) => desk.ledger.owe(id, entry.effect),
                     _ => desk.ledger.give_up(entry.effect),
                 }
             }
             desk.ledger.carry.extend(&batch.tombstones);
-            if desk.owed.len() > owed {
+            if desk.ledger.owed.len() > owed {
                 self.catalogue.wake();
             }
         }
@@ -157,8 +162,8 @@ impl<F: Files> Inner<F> {
     /// Writes tombstones that could not be written before, as many as a batch takes.
     pub(super) fn settle_owed(&self, desk: &mut Desk<F>) {
         let room = self.catalogue.geometry().batch_octets.saturating_sub(desk.filling.octets.len());
-        let count = desk.owed.len().min(room / HEADER_OCTETS);
-        for (id, effect) in desk.owed.drain(..count).collect::<Vec<_>>() {
+        let count = desk.ledger.owed.len().min(room / HEADER_OCTETS);
+        for (id, effect) in desk.ledger.owed.drain(..count).collect::<Vec<_>>() {
             if let Effect::Done { slot, .. } = &effect {
                 desk.filling.tombstones.insert(slot.holds_back());
             }
