@@ -34,7 +34,6 @@ use crate::limits::UPSTREAM_STALL_MIN;
 use crate::smtp::body::Form;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::server::Proof as _;
 use crate::spool::entry::Entry;
 
 /// One session's sink.
