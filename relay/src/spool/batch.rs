@@ -81,8 +81,8 @@ pub(super) enum Effect {
     Message { slot: Slot, parts: Vec<Place>, next: Next },
     /// A message has moved here, with its chunks and its latest state.
     Moved { id: QueueId, parts: Vec<Place> },
-    /// A message has a new state.
-    State { id: QueueId, due_s: u32, attempts: u16, held: bool, delay_told: bool },
+    /// A message has a new state: the books have it.
+    State { id: QueueId },
     /// A chunk has its place.
     Chunk(Rc<Cell<Option<Place>>>),
     /// A message is settled: what it had on the disk is not needed any more. `file`: octets of a file of its own.

@@ -7,86 +7,23 @@
 //! 2. A message whose tombstone was durable is not on the disk; nor is one that was to be settled, once the disk has been
 //!    sound for a while.
 //! 3. Nothing is on the disk that nobody sent, and nothing in part.
-//! 4. The state of a message is the last one that was durable, or one given after it.
+//! 4. The state of a message is the last one that was durable, or one given after it; the last one given, as long as the
+//!    process lives, and once the disk has been sound for a while. An operator's word changes nothing else in it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Wake, Waker};
 
 use bytes::Bytes;
 
+use super::drive::{Tasks, clock, finish, geometry, seeds};
 use super::entry::tests::entry;
 use super::entry::{Entry, State};
 use super::record::switches::{BROKEN, Broken};
 use super::*;
 use crate::io::files::sim::{Entropy, Faults, SimDisk};
-use crate::units::{Moment, QueueId, QueueIds, WorkerId};
-
-type Task = Pin<Box<dyn Future<Output = ()>>>;
-
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Relaxed);
-    }
-}
-
-/// Tasks that are polled when they are woken, in an order that the seed decides.
-#[derive(Default)]
-pub(super) struct Tasks {
-    tasks: Vec<(Arc<Flag>, Option<Task>)>,
-}
-
-impl Tasks {
-    pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + 'static) {
-        self.tasks.push((Arc::new(Flag(AtomicBool::new(true))), Some(Box::pin(task))));
-    }
-
-    /// Polls until nobody is awake.
-    pub(super) fn settle(&mut self, entropy: &mut Entropy) {
-        loop {
-            let awake: Vec<usize> =
-                (0..self.tasks.len()).filter(|&at| self.tasks[at].0.0.load(Relaxed)).collect();
-            if awake.is_empty() {
-                self.tasks.retain(|(_, task)| task.is_some());
-                return;
-            }
-            let (flag, task) = &mut self.tasks[awake[entropy.below(awake.len())]];
-            flag.0.store(false, Relaxed);
-            let waker = Waker::from(Arc::clone(flag));
-            if let Some(polled) = task
-                && polled.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
-            {
-                *task = None;
-            }
-        }
-    }
-}
-
-/// Runs one future to its end, completing what is under way.
-pub(super) fn finish<T: 'static>(disk: &SimDisk, future: impl Future<Output = T> + 'static) -> T {
-    let result = Rc::new(RefCell::new(None));
-    let (mut tasks, slot) = (Tasks::default(), Rc::clone(&result));
-    tasks.spawn(async move {
-        let value = future.await;
-        *slot.borrow_mut() = Some(value);
-    });
-    let mut entropy = Entropy(1);
-    loop {
-        tasks.settle(&mut entropy);
-        if let Some(value) = result.borrow_mut().take() {
-            return value;
-        }
-        assert!(disk.step(), "it waits for nothing");
-    }
-}
+use crate::units::{QueueId, QueueIds, WorkerId};
 
 /// What is known of one message outside the spool.
 #[derive(Debug, Clone, Default)]
@@ -113,17 +50,9 @@ struct Plan {
     done_first: bool,
 }
 
-pub(super) fn geometry() -> Geometry {
-    Geometry { segment_octets: 64 * 1024, batch_octets: 8192, chunk_octets: 2048, spares: 1 }
-}
-
 fn setup(workers: u16) -> Setup {
     let directory = Path::new("spool").to_owned();
     Setup { directory, geometry: geometry(), octets_max: 4 * 1024 * 1024, workers, touch: Touch::Tidy }
-}
-
-pub(super) fn clock() -> Moment {
-    Moment(0)
 }
 
 /// Takes over what is on the disk and compares it with the ledger.
@@ -258,6 +187,14 @@ async fn defer(spool: Spool<SimDisk>, id: QueueId, ledger: Ledger) {
     }
 }
 
+/// An operator's word beside it.
+async fn mark(spool: Spool<SimDisk>, id: QueueId) {
+    if let Ok(ticket) = spool.amend(id, |state| state.delay_told = true).await {
+        // Done or refused: it says nothing of attempts.
+        let _ = ticket.await;
+    }
+}
+
 /// One life of a process: from taking over to a crash.
 struct Life {
     disk: SimDisk,
@@ -317,6 +254,9 @@ impl Life {
             }
             9 | 10 => {
                 for id in self.some(&spool, entropy, 2) {
+                    if entropy.chance(300) {
+                        self.tasks.spawn(mark(spool.clone(), id));
+                    }
                     self.tasks.spawn(defer(spool.clone(), id, Rc::clone(&ledger)));
                 }
             }
@@ -365,8 +305,25 @@ impl Life {
         }
     }
 
+    /// Whether everybody reads of each message what was last said of it.
+    fn reads_the_latest(&self) -> Result<(), String> {
+        for spool in &self.spools {
+            for Summary { id, .. } in spool.summaries() {
+                let reader = spool.clone();
+                let read = finish(&self.disk, async move { reader.read(id).await });
+                let attempts = read.map_err(|fault| format!("{id} is not read: {fault}"))?.state.attempts;
+                let given = self.ledger.borrow().get(&id).map(|fate| fate.attempts_given);
+                if given != Some(attempts) {
+                    return Err(format!("{id}: attempt {attempts} is read, {given:?} was given"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The disk comes to its senses, and the daemon looks whether it takes mail: what could not be written is made up for.
-    fn heal(&mut self, entropy: &mut Entropy) {
+    fn heal(&mut self, entropy: &mut Entropy) -> Result<(), String> {
+        self.reads_the_latest()?;
         self.rest(entropy);
         for spool in self.spools.clone().into_iter().filter(|spool| spool.room(0).is_err()) {
             self.tasks.spawn(async move {
@@ -375,10 +332,12 @@ impl Life {
         }
         self.rest(entropy);
         for (&id, fate) in self.ledger.borrow_mut().iter_mut() {
-            // Whoever came before the message was even pending has settled nothing.
+            // Whoever came before the message was even pending has settled nothing; of what was refused nobody knows.
             let is_there = self.spools.iter().any(|spool| spool.summary(id).is_some());
-            fate.settled |= fate.settling && !is_there;
+            fate.settled |= fate.settling && fate.promised && !is_there;
+            fate.attempts_durable = fate.attempts_given;
         }
+        self.reads_the_latest()
     }
 }
 
@@ -393,7 +352,7 @@ fn lives(seed: u64, plan: Plan) -> Result<(), String> {
         let steps = entropy.below(700);
         life.run(&mut entropy, steps);
         if entropy.chance(300) {
-            life.heal(&mut entropy);
+            life.heal(&mut entropy)?;
         }
         disk = life.disk.crash(entropy.draw());
     }
@@ -420,14 +379,6 @@ fn lives(seed: u64, plan: Plan) -> Result<(), String> {
     }
     let undelivered = ledger.borrow().values().filter(|fate| fate.promised && fate.delivered == 0).count();
     if undelivered > 0 { Err(format!("{undelivered} are neither delivered nor on the disk")) } else { Ok(()) }
-}
-
-pub(super) fn seeds(count: u64) -> Vec<u64> {
-    let number = |name| std::env::var(name).ok().and_then(|seed| seed.parse().ok());
-    match number("RINGPOST_SPOOL_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("RINGPOST_SPOOL_SEEDS").unwrap_or(count)).collect(),
-    }
 }
 
 const SOUND: Plan = Plan { faults: Faults { write_short: 50, ..Faults::NONE }, done_first: false };

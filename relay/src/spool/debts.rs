@@ -180,7 +180,7 @@ mod tests {
     fn arrive(ledger: &mut Ledger, id: QueueId, segment: &Arc<Segment>) {
         let slot = Slot::new(id, Keys::default());
         let message = Effect::Message { slot, parts: Vec::new(), next: Next::Streaming };
-        ledger.apply(message, segment, place(segment));
+        ledger.apply(message, 1, segment, place(segment));
     }
 
     /// What the next restart would find is void: every segment where the message stands has been used again.
@@ -224,7 +224,7 @@ mod tests {
         let (id, tombstone) = ledger.owed.pop().unwrap();
         ledger.owe(id, tombstone);
         let (_, tombstone) = ledger.owed.pop().unwrap();
-        ledger.apply(tombstone, &new, place(&new));
+        ledger.apply(tombstone, 3, &new, place(&new));
         assert_eq!((ledger.pins_of(old.id), ledger.pins_of(new.id), old.live_octets()), (0, 1, 0));
     }
 
@@ -240,9 +240,9 @@ mod tests {
             let copy = Effect::Moved { id, parts: Vec::new() };
             if is_refused_first {
                 ledger.owe(id, tombstone);
-                ledger.apply(copy, &new, place(&new));
+                ledger.apply(copy, 2, &new, place(&new));
             } else {
-                ledger.apply(copy, &new, place(&new));
+                ledger.apply(copy, 2, &new, place(&new));
                 ledger.owe(id, tombstone);
             }
             ledger.close(old.id);
@@ -265,7 +265,7 @@ mod tests {
         ledger.owe(id, tombstone);
         let (id, tombstone) = ledger.owed.pop().unwrap();
         assert_eq!(tombstone.home_held(), Some(old.id));
-        ledger.apply(tombstone, &new, place(&new));
+        ledger.apply(tombstone, 3, &new, place(&new));
         ledger.forget_late(id);
         assert_eq!(ledger.pins_of(old.id), 1);
     }

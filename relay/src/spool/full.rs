@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::crash::{Tasks, clock, finish, geometry, seeds};
+use super::drive::{Tasks, clock, finish, geometry, seeds};
 use super::entry::State;
 use super::entry::tests::entry;
 use super::*;

@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
+use super::entry::State;
 use super::record::{HEADER_OCTETS, record_octets};
 use super::segment::UseId;
 use crate::units::QueueId;
@@ -120,6 +121,13 @@ impl Slot {
     /// Whether record and state stand where they stood.
     pub(super) fn stands_as(&self, other: &Self) -> bool {
         self.place == other.place && self.state == other.state
+    }
+
+    /// Remembers what is asked of a state without reading it.
+    pub(super) fn take_state(&mut self, state: &State) {
+        self.due_s = u32::try_from(state.due_ms / 1000).unwrap_or(u32::MAX);
+        self.attempts = u16::try_from(state.attempts).unwrap_or(u16::MAX);
+        (self.held, self.delay_told) = (state.held, state.delay_told);
     }
 
     /// Its latest state is that of this slot, of the same message.

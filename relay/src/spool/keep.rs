@@ -6,19 +6,23 @@
 //! What it must not do: hold up the writer. The writer makes a segment by itself where none is ready.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
 
 use super::batch::{Effect, Refusal, Ticket};
+use super::entry::State;
 use super::index::{ARCHIVED, Place, Slot};
-use super::log::{Health, Inner, Spool, state_effect};
+use super::ledger::Steady;
+use super::log::{Health, Inner, Spool};
 use super::payload;
 use super::read::{Message, ReadFault, archive_site};
 use super::record::{HEADER_OCTETS, Header, Kind};
 use super::reserve::Purpose;
 use super::segment::{Room, Segment, UseId, head};
+use super::states::Word;
 use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files};
 use crate::units::QueueId;
 
@@ -108,34 +112,32 @@ impl<F: Files> Spool<F> {
 
     /// Moves what a message has in a segment to somewhere else.
     async fn carry_over(&self, id: QueueId, segment: UseId) -> Result<Option<Ticket>, Stays> {
-        let (slot, parts) = {
+        let (steady, parts) = {
             let desk = self.inner.desk.borrow();
-            let slot = desk.ledger.steady(id).ok_or(Stays)?;
-            (slot, desk.ledger.index.parts(id).to_vec())
+            let steady = desk.ledger.steady(id).ok_or(Stays)?;
+            (steady, desk.ledger.index.parts(id).to_vec())
         };
-        let whole = slot.place.segment == segment || parts.iter().any(|part| part.segment == segment);
+        let whole = steady.slot.place.segment == segment || parts.iter().any(|part| part.segment == segment);
         let message = self.read(id).await?;
         if !whole {
-            return self.copy_state(id, &slot, &message).map(Some);
+            return self.copy_state(id, &steady, message.state).map(Some);
         }
         if message.state.attempts >= ARCHIVE_ATTEMPTS && self.archive(id).await.is_ok() {
             return Ok(None);
         }
-        self.copy(id, &slot, message).await.map(Some)
+        self.copy(id, &steady, message).await.map(Some)
     }
 
     /// Writes a message's state again, at the end of the log.
-    fn copy_state(&self, id: QueueId, read: &Slot, message: &Message<F>) -> Result<Ticket, Stays> {
+    fn copy_state(&self, id: QueueId, read: &Steady, state: State) -> Result<Ticket, Stays> {
         let mut desk = self.inner.desk.borrow_mut();
-        desk.ledger.steady(id).filter(|slot| slot.stands_as(read)).ok_or(Stays)?;
-        desk.ledger.expect_state(id);
-        let header = self.inner.header(&mut desk, Kind::State, Some(id));
-        let state = &message.state;
-        Ok(desk.append(header, (state_effect(id, state), Purpose::Moves), |out| state.encode(out)))
+        desk.ledger.steady(id).filter(|now| now.stands_as(read)).ok_or(Stays)?;
+        let copied = self.inner.state(&mut desk, id, &Rc::new(state), (Word::Wish, Purpose::Moves));
+        copied.ok_or(Stays)
     }
 
     /// Copies a whole message to the end of the log, with its latest state in it.
-    async fn copy(&self, id: QueueId, read: &Slot, mut message: Message<F>) -> Result<Ticket, Stays> {
+    async fn copy(&self, id: QueueId, read: &Steady, mut message: Message<F>) -> Result<Ticket, Stays> {
         let mut draft = self.draft(id);
         while !message.body.is_at_tail() {
             let chunk = message.body.next().await?.ok_or(Stays)?;
@@ -151,7 +153,7 @@ impl<F: Files> Spool<F> {
             .room_for(payload::octets_max(&message.entry) + tail.iter().map(Bytes::len).sum::<usize>())
             .await;
         let mut desk = self.inner.desk.borrow_mut();
-        if !desk.ledger.steady(id).is_some_and(|slot| slot.stands_as(read)) {
+        if !desk.ledger.steady(id).is_some_and(|now| now.stands_as(read)) {
             drop(desk);
             return Err(Stays);
         }
@@ -176,11 +178,11 @@ impl<F: Files> Spool<F> {
     async fn archive_file(&self, id: QueueId) -> Result<(), Stays> {
         let (read, header) = {
             let mut desk = self.inner.desk.borrow_mut();
-            let slot = desk.ledger.steady(id).ok_or(Stays)?;
+            let slot = desk.ledger.steady(id).ok_or(Stays)?.slot;
             // Older than every state that comes from now on, newer than the one that is read.
             (slot, self.inner.header(&mut desk, Kind::Chunk, Some(id)))
         };
-        let message = self.read(id).await?;
+        let (message, stamp) = (self.read(id).await?, header.sequence);
         let (octets, place, parts) = gather(header, message).await?;
         let length = octets.len() as u64;
         let (draft, path) =
@@ -199,7 +201,7 @@ impl<F: Files> Spool<F> {
         // Settled meanwhile: the tombstone sees to it that the file goes again.
         let Some(now) = desk.ledger.index.get(id).copied() else { return Ok(()) };
         self.inner.catalogue.add_archive(length);
-        desk.ledger.archived(id, place, parts, now.stands_as(&read));
+        desk.ledger.archived(id, (place, stamp), parts, now.stands_as(&read));
         desk.counters.messages_archived += 1;
         Ok(())
     }

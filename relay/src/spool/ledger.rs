@@ -6,12 +6,15 @@
 //! tombstone is there: a crash before that brings it back with its latest state, not an older one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::batch::{Effect, Next};
 use super::debts::Latecomer;
+use super::entry::State;
 use super::index::{ARCHIVED, Index, Place, Slot};
 use super::segment::{Catalogue, Room, Segment, UseId};
+use super::states::{States, Word};
 use crate::io::files::BLOCK_OCTETS;
 use crate::units::QueueId;
 
@@ -27,6 +30,20 @@ pub(super) struct Unlink {
     pub(super) id: QueueId,
     pub(super) octets: u64,
     pub(super) tombstone: UseId,
+}
+
+/// How a message stands: on the disk, and by what the disk has not taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steady {
+    pub(super) slot: Slot,
+    stamp: u64,
+}
+
+impl Steady {
+    /// Whether nothing was written of it, and nothing has happened to it, in between.
+    pub(super) fn stands_as(&self, other: &Self) -> bool {
+        self.slot.stands_as(&other.slot) && self.stamp == other.stamp
+    }
 }
 
 /// The books.
@@ -49,8 +66,8 @@ pub(super) struct Ledger {
     pub(super) owed: Vec<(QueueId, Effect)>,
     /// Records of settled messages that reached the disk before their tombstones, and after they were settled.
     pub(super) late: HashMap<QueueId, Latecomer>,
-    /// Messages with states that are not on the disk yet, and how many.
-    stating: HashMap<QueueId, u32>,
+    /// States that are not on the disk.
+    pub(super) states: States,
     /// The message whose archive file is being made.
     pub(super) archiving: Option<QueueId>,
     /// Messages that may have a file of their own though the disk said that making it failed.
@@ -79,7 +96,7 @@ impl Ledger {
             bad: BTreeSet::new(),
             owed: Vec::new(),
             late: HashMap::new(),
-            stating: HashMap::new(),
+            states: States::default(),
             archiving: None,
             stray: HashSet::new(),
             body_octets,
@@ -183,28 +200,19 @@ impl Ledger {
         self.pending.insert(id, false);
     }
 
-    /// A state of a message is on its way to the disk; false if there is no such message.
-    pub(super) fn expect_state(&mut self, id: QueueId) -> bool {
+    /// A state of a message is on its way to the disk, and counts from now on; false if there is no such message.
+    pub(super) fn expect_state(&mut self, id: QueueId, stamp: u64, state: Rc<State>, word: Word) -> bool {
         let known = self.is_known(id);
         if known {
-            *self.stating.entry(id).or_default() += 1;
+            self.states.give(id, stamp, state, word);
         }
         known
     }
 
-    /// A state has arrived, or will not.
-    fn stated(&mut self, id: QueueId) {
-        if let Some(count) = self.stating.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
-                self.stating.remove(&id);
-            }
-        }
-    }
-
-    /// A message's slot, unless its latest state is still on its way to the disk: then a copy would lack it.
-    pub(super) fn steady(&self, id: QueueId) -> Option<Slot> {
-        if self.stating.contains_key(&id) { None } else { self.index.get(id).copied() }
+    /// How a message stands, unless a state of it is on its way to the disk: then a copy could lack it.
+    pub(super) fn steady(&self, id: QueueId) -> Option<Steady> {
+        let slot = *self.index.get(id).filter(|_| !self.states.is_awaited(id))?;
+        Some(Steady { slot, stamp: self.states.latest_stamp(id) })
     }
 
     /// Whether there is such a message, on the disk or on its way there.
@@ -215,6 +223,7 @@ impl Ledger {
     /// Takes a message out of the books. What its tombstone does, and which use of a segment it holds back; `None`: there is
     /// no such message.
     pub(super) fn settle(&mut self, id: QueueId) -> Option<(Effect, UseId)> {
+        self.states.forget(id);
         if let Some(settled) = self.pending.get_mut(&id) {
             *settled = true;
             return Some((Effect::Nothing, 0));
@@ -232,8 +241,8 @@ impl Ledger {
         Some((Effect::Done { slot, parts, file, is_let_go: false }, holds_back))
     }
 
-    /// A record stands on the disk: here is what that means.
-    pub(super) fn apply(&mut self, effect: Effect, segment: &Arc<Segment>, place: Place) {
+    /// The record with this sequence stands on the disk: here is what that means.
+    pub(super) fn apply(&mut self, effect: Effect, stamp: u64, segment: &Arc<Segment>, place: Place) {
         match effect {
             Effect::Message { mut slot, parts, next } => {
                 let settled = slot.id().and_then(|id| self.pending.remove(&id)).unwrap_or(false);
@@ -248,19 +257,20 @@ impl Ledger {
                 }
                 self.index.put(slot, parts);
             }
-            Effect::Moved { id, parts } => self.move_to(id, parts, segment, place),
-            Effect::State { id, due_s, attempts, held, delay_told } => {
-                self.stated(id);
+            Effect::Moved { id, parts } => {
+                self.move_to(id, parts, segment, place);
+                self.stated(id, stamp);
+            }
+            Effect::State { id } => {
+                self.stated(id, stamp);
                 let Some(slot) = self.index.get_mut(id) else { return };
                 let old = std::mem::replace(&mut slot.state, place);
-                (slot.due_s, slot.attempts, slot.held) = (due_s, attempts, held);
-                slot.delay_told = delay_told;
                 self.pin_in(segment, place.record_octets());
                 self.unpin(old);
             }
             Effect::Chunk(cell) => {
                 // A draft that was dropped does not need its chunks any more.
-                if std::rc::Rc::strong_count(&cell) > 1 {
+                if Rc::strong_count(&cell) > 1 {
                     cell.set(Some(place));
                     self.pin_in(segment, place.record_octets());
                 }
@@ -278,15 +288,25 @@ impl Ledger {
         }
     }
 
-    /// A record is not on the disk and will not be.
-    pub(super) fn give_up(&mut self, effect: Effect) {
+    /// The state that a message had when this sequence was given out is on the disk.
+    fn stated(&mut self, id: QueueId, stamp: u64) {
+        if let (Some(state), Some(slot)) = (self.states.written(id, stamp), self.index.get_mut(id)) {
+            slot.take_state(&state);
+        }
+    }
+
+    /// The record with this sequence is not on the disk and will not be.
+    pub(super) fn give_up(&mut self, effect: Effect, stamp: u64) {
         match effect {
             Effect::Message { slot, parts, .. } => {
-                slot.id().and_then(|id| self.pending.remove(&id));
+                if let Some(id) = slot.id() {
+                    self.pending.remove(&id);
+                    self.states.forget(id);
+                }
                 parts.into_iter().for_each(|part| self.unpin(part));
             }
             Effect::Moved { parts, .. } => parts.into_iter().for_each(|part| self.unpin(part)),
-            Effect::State { id, .. } => self.stated(id),
+            Effect::State { id } => self.states.refused(id, stamp),
             Effect::Chunk(_) | Effect::Done { .. } | Effect::Nothing => {}
         }
     }
@@ -308,8 +328,15 @@ impl Ledger {
         }
     }
 
-    /// A message has its own file now, with its chunks in it. `merged`: its state is in there too.
-    pub(super) fn archived(&mut self, id: QueueId, place: Place, parts: Vec<Place>, merged: bool) {
+    /// A message has its own file now, with its chunks in it, and the state that it had when this sequence was given out.
+    /// `merged`: the disk has had no later one since.
+    pub(super) fn archived(
+        &mut self,
+        id: QueueId,
+        (place, stamp): (Place, u64),
+        parts: Vec<Place>,
+        merged: bool,
+    ) {
         let Some(slot) = self.index.get(id).copied() else { return };
         let old_parts = self.index.parts(id).to_vec();
         let mut archived = slot;
@@ -323,5 +350,6 @@ impl Ledger {
         for &old in [slot.place].iter().chain(&old_parts) {
             self.unpin(old);
         }
+        self.stated(id, stamp);
     }
 }

@@ -24,6 +24,7 @@ use super::record::{Header, Kind};
 use super::reserve::Purpose;
 use super::segment::{Catalogue, Segment, UseId};
 use super::shard::Shard;
+use super::states::Word;
 use crate::io::files::{Aligned, Files};
 use crate::units::{Moment, QueueId, WorkerId};
 
@@ -236,15 +237,12 @@ impl<F: Files> Spool<F> {
         Some(desk.append(header, (effect, Purpose::Books), |_| {}))
     }
 
-    /// Writes the state of a message after an attempt, or after an operator's word. The last one written counts.
+    /// Writes the state of a message after an attempt. The last one given counts, for [`Self::read`] too, whether the disk
+    /// has taken it or not: where it is refused it is owed, and written when writing works again. The ticket tells which.
     /// `None`: there is no such message (any more).
     pub fn update(&self, id: QueueId, state: &State) -> Option<Ticket> {
         let mut desk = self.inner.desk.borrow_mut();
-        if !desk.ledger.expect_state(id) {
-            return None;
-        }
-        let header = self.inner.header(&mut desk, Kind::State, Some(id));
-        Some(desk.append(header, (state_effect(id, state), Purpose::Books), |out| state.encode(out)))
+        self.inner.state(&mut desk, id, &Rc::new(state.clone()), (Word::Outcome, Purpose::Books))
     }
 
     /// The messages that became durable since this was last asked and are to be scheduled.
@@ -369,16 +367,23 @@ pub(super) fn purpose_of(origin: Origin) -> Purpose {
     }
 }
 
-pub(super) fn state_effect(id: QueueId, state: &State) -> Effect {
-    let due_s = u32::try_from(state.due_ms / 1000).unwrap_or(u32::MAX);
-    let attempts = u16::try_from(state.attempts).unwrap_or(u16::MAX);
-    Effect::State { id, due_s, attempts, held: state.held, delay_told: state.delay_told }
-}
-
 impl<F: Files> Inner<F> {
     pub(super) fn header(&self, desk: &mut Desk<F>, kind: Kind, id: Option<QueueId>) -> Header {
         desk.sequence += 1;
         header(kind, id, desk.sequence, self.worker)
+    }
+
+    /// Appends a state of a message; `None` if there is no such message (any more).
+    pub(super) fn state(
+        &self,
+        desk: &mut Desk<F>,
+        id: QueueId,
+        state: &Rc<State>,
+        (word, purpose): (Word, Purpose),
+    ) -> Option<Ticket> {
+        let header = self.header(desk, Kind::State, Some(id));
+        let is_known = desk.ledger.expect_state(id, header.sequence, Rc::clone(state), word);
+        is_known.then(|| desk.append(header, (Effect::State { id }, purpose), |out| state.encode(out)))
     }
 
     /// Waits until a record of this payload fits the batch that fills. What follows without an await finds the room.

@@ -37,6 +37,8 @@ mod crash;
 mod debts;
 mod draft;
 #[cfg(test)]
+mod drive;
+#[cfg(test)]
 mod full;
 mod index;
 mod keep;
@@ -48,6 +50,7 @@ mod reserve;
 mod scan;
 mod segment;
 mod shard;
+mod states;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -64,19 +64,24 @@ impl std::error::Error for ReadFault {}
 const OPEN_FILES_MAX: usize = 64;
 
 impl<F: Files> Spool<F> {
-    /// Reads a message; its body is read as it is asked for.
+    /// Reads a message; its body is read as it is asked for. Its state is the latest, whether the disk has it or not.
     ///
     /// # Errors
     /// Why it cannot be read.
     pub async fn read(&self, id: QueueId) -> Result<Message<F>, ReadFault> {
-        let (place, state, parts) = {
+        let (place, state, parts, latest) = {
             let desk = self.inner.desk.borrow();
             let slot = desk.ledger.index.get(id).ok_or(ReadFault::Gone)?;
-            (slot.place, slot.state, desk.ledger.index.parts(id).to_vec())
+            let latest = desk.ledger.states.latest(id).cloned();
+            (slot.place, slot.state, desk.ledger.index.parts(id).to_vec(), latest)
         };
         let record = self.record(id, place, Kind::Message).await?;
         let found = payload::parse(&record).ok_or(ReadFault::Damaged)?;
-        let state = if state.segment == 0 { found.state } else { self.state(id, state).await? };
+        let state = match latest {
+            Some(latest) => State::clone(&latest),
+            None if state.segment == 0 => found.state,
+            None => self.state(id, state).await?,
+        };
         let body = Body { spool: self.clone(), id, parts, read: 0, tail: Some(found.tail) };
         Ok(Message { entry: found.entry, state, body_octets: found.body_octets, body })
     }

@@ -340,7 +340,7 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
         slot.place = place;
         slot.arrival_s = u32::try_from(entry.arrival_ms / 1000).unwrap_or(u32::MAX);
         slot.octets = u32::try_from(body_octets).unwrap_or(u32::MAX);
-        take_state(&mut slot, &state);
+        slot.take_state(&state);
         let Self { shards, segments, lacking, .. } = self;
         if let (Some(older), Some(segment)) = (lacking.remove(&id), segments.get(&place.segment)) {
             segment.wait_for(older);
@@ -390,7 +390,7 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
             *latest = sequence;
             if let Some(slot) = pile.index.get_mut(id) {
                 slot.state = place;
-                take_state(slot, &state);
+                slot.take_state(&state);
             }
         }
     }
@@ -488,12 +488,6 @@ fn pile_of(shards: &mut [Pile], id: QueueId) -> &mut Pile {
 
 fn archive_octets(slot: &Slot) -> u64 {
     (slot.place.offset() + slot.place.record_octets()).next_multiple_of(BLOCK_OCTETS as u64)
-}
-
-fn take_state(slot: &mut Slot, state: &State) {
-    slot.due_s = u32::try_from(state.due_ms / 1000).unwrap_or(u32::MAX);
-    slot.attempts = u16::try_from(state.attempts).unwrap_or(u16::MAX);
-    (slot.held, slot.delay_told) = (state.held, state.delay_told);
 }
 
 /// Where the records of a segment begin.

@@ -18,6 +18,7 @@ use super::log::{Active, BUFFER_SLACK_OCTETS, Desk, Health, Inner, Spool};
 use super::record::{HEADER_OCTETS, Kind};
 use super::reserve::Purpose;
 use super::segment::{Segment, head};
+use super::states::Word;
 use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files};
 
 /// Places that a batch is tried at.
@@ -106,7 +107,7 @@ impl<F: Files> Inner<F> {
         for entry in batch.entries.drain(..) {
             let offset = active.at + entry.at as u64;
             let place = Place::new(active.segment.id, offset, entry.header.payload_octets);
-            desk.ledger.apply(entry.effect, &active.segment, place);
+            desk.ledger.apply(entry.effect, entry.header.sequence, &active.segment, place);
             if entry.header.kind == Kind::Done {
                 entry.header.id.into_iter().for_each(|id| desk.ledger.forget_late(id));
             }
@@ -139,7 +140,7 @@ impl<F: Files> Inner<F> {
             for entry in batch.entries {
                 match (entry.header.kind, entry.header.id) {
                     (Kind::Done, Some(id)) => desk.ledger.owe(id, entry.effect),
-                    _ => desk.ledger.give_up(entry.effect),
+                    _ => desk.ledger.give_up(entry.effect, entry.header.sequence),
                 }
             }
             desk.ledger.carry.extend(&batch.tombstones);
@@ -159,7 +160,7 @@ impl<F: Files> Inner<F> {
         }
     }
 
-    /// Writes tombstones that could not be written before, as many as a batch takes.
+    /// Writes tombstones that could not be written before, and states, as many as a batch takes.
     pub(super) fn settle_owed(&self, desk: &mut Desk<F>) {
         let room = self.catalogue.geometry().batch_octets.saturating_sub(desk.filling.octets.len());
         let count = desk.ledger.owed.len().min(room / HEADER_OCTETS);
@@ -169,6 +170,12 @@ impl<F: Files> Inner<F> {
             }
             let header = self.header(desk, Kind::Done, Some(id));
             drop(desk.append(header, (effect, Purpose::Books), |_| {}));
+        }
+        while desk.filling.octets.len() < self.catalogue.geometry().batch_octets
+            && let Some(id) = desk.ledger.states.owed()
+            && let Some(state) = desk.ledger.states.latest(id).cloned()
+        {
+            drop(self.state(desk, id, &state, (Word::Outcome, Purpose::Books)));
         }
     }
 

@@ -15,6 +15,7 @@ use crate::io::Io;
 use crate::io::files::Files;
 use crate::limits::{AGING_LOOK_MESSAGES, AGING_MAX, DELAY_WARNING_PAUSE};
 use crate::smtp::reply;
+use crate::spool::Message;
 use crate::spool::schedule::{Look, Now, Outcome};
 use crate::units::QueueId;
 
@@ -82,9 +83,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
             // Gone, or not to be read: its attempt will show.
             return;
         };
-        let octets = message.body_octets;
-        let state = self.latest_state(id, message.state);
-        let mut letter = Letter { id, entry: Rc::new(message.entry), state, octets };
+        let Message { entry, state, body_octets: octets, .. } = message;
+        let mut letter = Letter { id, entry: Rc::new(entry), state, octets };
         if letter.state.delay_told {
             return;
         }

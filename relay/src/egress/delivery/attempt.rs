@@ -19,9 +19,9 @@ use crate::meter::{Direction, RecipientOutcome};
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::server::Proof;
-use crate::spool::ReadFault;
 use crate::spool::entry::State;
 use crate::spool::schedule::{After, Outcome};
+use crate::spool::{self, ReadFault};
 use crate::units::QueueId;
 
 impl<I: Io, F: Files> Delivery<I, F> {
@@ -57,7 +57,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             self.apply(&mut letter, stream.hop(), &heard);
             if is_progress && !left.is_empty() {
                 // A crash during the transactions that are left must not have these delivered to again.
-                self.write_state(&letter);
+                drop(self.spool.update(id, &letter.state));
             }
             fates.extend(heard);
         }
@@ -75,9 +75,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
             return Ok((Letter { id, entry, state, octets }, Source::Memory(body)));
         }
         let message = self.spool.read(id).await?;
-        let state = self.latest_state(id, message.state);
-        let letter = Letter { id, entry: Rc::new(message.entry), state, octets: message.body_octets };
-        Ok((letter, Source::Disk(message.body)))
+        let spool::Message { entry, state, body_octets: octets, body } = message;
+        Ok((Letter { id, entry: Rc::new(entry), state, octets }, Source::Disk(body)))
     }
 
     /// A message that cannot be read is tried again: a disk may come to its senses, and nothing of it is given up.
@@ -224,8 +223,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
                 self.warn_of_delay(&mut letter).await;
                 self.note_what_is_known(&mut letter);
                 if self.is_worth_writing(&letter) {
-                    // Until it is on the disk a restart would only try again sooner.
-                    self.write_state(&letter);
+                    // It counts at once; until it is on the disk a restart would only try again sooner.
+                    drop(self.spool.update(id, &letter.state));
                 }
             }
             After::Expired => self.give_up(letter).await,
@@ -244,33 +243,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
         if let Some(due_ms) = due {
             letter.state.due_ms = due_ms;
             self.note_what_is_known(&mut letter);
-            self.write_state(&letter);
+            drop(self.spool.update(letter.id, &letter.state));
         }
-    }
-
-    /// The state of a message, where this one stands on the disk.
-    pub(super) fn latest_state(&self, id: QueueId, written: State) -> State {
-        self.unwritten.borrow().get(&id).map_or(written, |(_, state)| state.clone())
-    }
-
-    /// Has a state written. As long as it is not on the disk it counts all the same: whom the message was delivered to must
-    /// not get it again and again because the disk is full.
-    fn write_state(self: &Rc<Self>, letter: &Letter) {
-        let id = letter.id;
-        let Some(ticket) = self.spool.update(id, &letter.state) else { return };
-        let stamp = self.stamps.get() + 1;
-        self.stamps.set(stamp);
-        self.unwritten.borrow_mut().insert(id, (stamp, letter.state.clone()));
-        let queue = Rc::clone(self);
-        self.task(async move {
-            if ticket.await.is_ok() {
-                let mut unwritten = queue.unwritten.borrow_mut();
-                // A later state may be on its way.
-                if unwritten.get(&id).is_some_and(|(latest, _)| *latest == stamp) {
-                    unwritten.remove(&id);
-                }
-            }
-        });
     }
 
     /// What others may have changed during the attempt.
@@ -283,7 +257,6 @@ impl<I: Io, F: Files> Delivery<I, F> {
     pub(super) fn settle(&self, id: QueueId, outcome: Outcome) {
         // A crash before the tombstone is on the disk delivers twice; a loss it cannot be.
         drop(self.spool.settle(id));
-        self.unwritten.borrow_mut().remove(&id);
         self.schedule.borrow_mut().finished(id, outcome, self.now(), self.io.random());
     }
 }

@@ -78,9 +78,6 @@ pub struct Delivery<I: Io, F: Files> {
     /// Messages of which an upstream has everything but has not said so.
     doubts: Cell<u32>,
     revive_at: Cell<Moment>,
-    /// States that are not on the disk, or not yet, each with a stamp of its own.
-    unwritten: RefCell<HashMap<QueueId, (u64, State)>>,
-    stamps: Cell<u64>,
     /// Old messages that are being looked after.
     aging: Cell<usize>,
     /// Until then nobody is told of delays that no attempt has shown.
@@ -174,8 +171,6 @@ impl<I: Io, F: Files> Delivery<I, F> {
             tasks: Cell::new(0),
             doubts: Cell::new(0),
             revive_at: Cell::new(Moment::default()),
-            unwritten: RefCell::default(),
-            stamps: Cell::new(0),
             aging: Cell::new(0),
             warn_at: Cell::new(Moment::default()),
         })

@@ -44,8 +44,6 @@ impl<I: Io, F: Files> Delivery<I, F> {
                 queue.egress.probe_now();
             }
             operator::obey(reached, &order).await;
-            // What he has settled needs no state any more.
-            queue.unwritten.borrow_mut().retain(|&id, _| queue.spool.summary(id).is_some());
             queue.bell.ring();
         });
     }
