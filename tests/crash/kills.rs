@@ -62,7 +62,8 @@ fn life(builder: Builder, number: u64) -> Daemon {
 
 #[track_caller]
 fn play(weather: Weather, patience: &str) -> Balance {
-    let latch = Latch::new();
+    // Sessions of the first life may wait until the last.
+    let latch = Latch::behind(kills() + 1);
     let address: SocketAddr = refusing();
     let up = || {
         let listener = TcpListener::bind(address).expect("the port is free");

@@ -86,8 +86,17 @@ pub fn until_listening(address: SocketAddr) {
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
 /// A door that is shut until somebody opens it; scripts wait at it, tests open it.
-#[derive(Debug, Clone, Default)]
-pub struct Latch(Arc<Watched<bool>>);
+#[derive(Debug, Clone)]
+pub struct Latch {
+    open: Arc<Watched<bool>>,
+    patience: Duration,
+}
+
+impl Default for Latch {
+    fn default() -> Self {
+        Self { open: Arc::default(), patience: PATIENCE }
+    }
+}
 
 impl Latch {
     /// A shut door.
@@ -95,13 +104,19 @@ impl Latch {
         Self::default()
     }
 
-    /// Opens it for good.
-    pub fn open(&self) {
-        self.0.update(|open| *open = true);
+    /// A shut door before which as many things happen, each of which may take [`PATIENCE`].
+    pub fn behind(things: u64) -> Self {
+        let things = u32::try_from(things).unwrap_or(u32::MAX);
+        Self { patience: PATIENCE.saturating_mul(things), ..Self::default() }
     }
 
-    /// Waits until it is open, at most for [`PATIENCE`]; tells whether it is.
+    /// Opens it for good.
+    pub fn open(&self) {
+        self.open.update(|open| *open = true);
+    }
+
+    /// Waits until it is open, at most for its patience; tells whether it is.
     pub fn pass(&self) -> bool {
-        self.0.find_within(PATIENCE, |open| open.then_some(())).is_some()
+        self.open.find_within(self.patience, |open| open.then_some(())).is_some()
     }
 }
