@@ -47,34 +47,37 @@ impl Stage {
         Self { zone, anchors }
     }
 
-    fn relay(&self, host: &str, level: &str) -> Daemon {
+    fn relay(&self, host: &str, level: &str) -> Builder {
         Builder::relaying_to(host)
             .with("TLS_VERIFY", level)
             .with("DNS_SERVERS", &self.zone.address().to_string())
             .with("DNS_TRUST_ANCHORS", &self.anchors.display().to_string())
-            .start()
     }
 
     /// What becomes of one mail to the upstream under this name, as `EXT_RELAY_HOST` takes it.
     #[track_caller]
     fn fate(&self, name: &str, level: &str, upstream: &Upstream) -> Fate {
-        let daemon = self.relay(&format!("{name}:{}", upstream.address().port()), level);
-        let before = upstream.complete();
-        let mut client = daemon.client();
-        client.command("MAIL FROM:<a@client.test>").assert("250");
-        let reply = client.command("RCPT TO:<b@example.com>");
-        if reply.code / 100 == 4 {
-            assert_eq!(upstream.complete(), before);
-            return Deferred;
-        }
-        reply.assert("250");
-        client.data(&message::ordinary("x\r\n")).assert("250");
-        let mails = upstream.mails(before + 1);
-        let connection = mails[before].connection;
-        let secured =
-            upstream.record().read(|record| record.connections[connection].handshake == Some(Ok(())));
-        if secured { Tls } else { Clear }
+        fate(&self.relay(&format!("{name}:{}", upstream.address().port()), level).start(), upstream)
     }
+}
+
+/// What becomes of one mail to an upstream.
+#[track_caller]
+fn fate(daemon: &Daemon, upstream: &Upstream) -> Fate {
+    let before = upstream.complete();
+    let mut client = daemon.client();
+    client.command("MAIL FROM:<a@client.test>").assert("250");
+    let reply = client.command("RCPT TO:<b@example.com>");
+    if reply.code / 100 == 4 {
+        assert_eq!(upstream.complete(), before);
+        return Deferred;
+    }
+    reply.assert("250");
+    client.data(&message::ordinary("x\r\n")).assert("250");
+    let mails = upstream.mails(before + 1);
+    let connection = mails[before].connection;
+    let secured = upstream.record().read(|record| record.connections[connection].handshake == Some(Ok(())));
+    if secured { Tls } else { Clear }
 }
 
 /// The hosts of the test: what they show, and an upstream for each.
@@ -198,4 +201,17 @@ fn without_an_answer_there_is_no_mail() {
     let strangers = Stage::new(&knotd, &keymgr, "", "", "");
     let stage = Stage { zone: stage.zone, anchors: strangers.anchors.clone() };
     assert_eq!(stage.fate("[mx.test]", "dane", &upstream), Deferred);
+}
+
+#[test]
+fn use_tls_means_tls_where_there_is_no_record_too() {
+    let leaf = Identity::self_signed(&["elsewhere.test"]);
+    let (knotd, keymgr) = (need!("knotd"), need!("keymgr"));
+    let stage = Stage::new(&knotd, &keymgr, "mx.test. 300 IN A 127.0.0.1\n", "", "");
+    let secure = Upstream::start(Script::new().with_tls(leaf.server()));
+    for (upstream, expected) in [(&secure, Tls), (&Upstream::plain(), Deferred)] {
+        let host = format!("[mx.test]:{}", upstream.address().port());
+        let daemon = stage.relay(&host, "dane").with("USE_TLS", "yes").start();
+        assert_eq!(fate(&daemon, upstream), expected);
+    }
 }

@@ -16,4 +16,5 @@ mod profile;
 mod provider;
 mod requiretls;
 mod selftest;
+mod tls_required;
 mod tokens;

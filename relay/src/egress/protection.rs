@@ -1,7 +1,8 @@
 //! What is asked of the TLS with one host: the level, what DNS and the domain's policy say, what the message asks for.
 //!
-//! Each can only make it stricter. DANE goes before MTA-STS (RFC 8461 §2), and a message with REQUIRETLS (RFC 8689)
-//! goes by a certificate that is verified, at whatever level, or not at all.
+//! Each but the last can only make it stricter. DANE goes before MTA-STS (RFC 8461 §2), and a message with REQUIRETLS
+//! (RFC 8689) goes by a certificate that is verified, at whatever level, or not at all. A message whose header says
+//! `TLS-Required: No` goes as if the recipients' domain had neither records nor a policy; what is configured here stays.
 //!
 //! It must not connect to anything: it asks the resolver and decides.
 
@@ -11,25 +12,32 @@ use super::Egress;
 use super::config::{NextHop, UpstreamHost};
 use super::connect::Unusable;
 use super::route::Destination;
+use crate::envelope::Envelope;
 use crate::io::Io;
 use crate::resolve::sts::{Mode, Policy};
 use crate::tls::client::{Dane, Demand, Wanted};
 use crate::tls::config::Level;
 
 /// How a message is to be protected on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protection {
     /// As it is configured.
     Configured,
     /// Its sender asks for TLS to the end (RFC 8689 §2).
     RequireTls,
+    /// Its sender would rather have it delivered than protected as the recipients' domain asks (RFC 8689 §3).
+    Waived,
 }
 
 impl Protection {
-    /// Of a message, by the REQUIRETLS of its MAIL.
+    /// Of a message. RFC 8689 §3: beside REQUIRETLS the header field counts for nothing.
     #[must_use]
-    pub fn of(requiretls: bool) -> Self {
-        if requiretls { Self::RequireTls } else { Self::Configured }
+    pub fn of(envelope: &Envelope) -> Self {
+        match (envelope.mail.params.requiretls, envelope.waives_tls) {
+            (true, _) => Self::RequireTls,
+            (false, true) => Self::Waived,
+            (false, false) => Self::Configured,
+        }
     }
 
     /// Whether a failure means that this host cannot carry such a message, rather than that it cannot be reached.
@@ -43,6 +51,21 @@ impl Protection {
 }
 
 impl<I: Io> Egress<I> {
+    /// What of a message's protection makes a difference here. Only what a recipient's domain asks for can be waived
+    /// (RFC 8689 §4.2.2): an upstream that is configured, and a level that asks on its own, stay as they are.
+    pub(super) fn effective(&self, protection: Protection) -> Protection {
+        let config = self.config();
+        let has_policies = match self.armour.borrow().demand.level {
+            Level::Dane => true,
+            Level::May | Level::Encrypt => config.mta_sts,
+            Level::None | Level::DaneOnly | Level::Fingerprint | Level::Verify | Level::Secure => false,
+        };
+        match protection {
+            Protection::Waived if !has_policies || self.is_fixed() => Protection::Configured,
+            other => other,
+        }
+    }
+
     /// What is asked of one host of a destination.
     pub(super) async fn wanted(
         &self,
@@ -51,6 +74,11 @@ impl<I: Io> Egress<I> {
         host: &Arc<str>,
     ) -> Wanted {
         let next_hop = destination.address.host.name();
+        if destination.protection == Protection::Waived {
+            let name = &destination.pool.name;
+            tracing::info!(event = "tls_policy_waived", upstream = %name, %host, reason = "TLS-Required: No");
+            return demand.of(host, &next_hop, None);
+        }
         let tlsa = self.tlsa(demand, destination, host).await;
         let wanted = demand.of(host, &next_hop, tlsa.as_ref());
         let policy = self.policy(demand, destination).await;

@@ -286,6 +286,7 @@ fn use_tls_raises_none_and_may_and_no_other_level() {
     ] {
         let config = started(&[("USE_TLS", "yes"), ("TLS_VERIFY", written)]).config();
         assert_eq!(config.tls.upstream_level, level, "{written}");
+        assert!(config.tls.upstream_tls_only, "{written}");
     }
     assert_eq!(started(&[("USE_TLS", "yes")]).config().tls.upstream_level, Level::Encrypt);
     assert_eq!(

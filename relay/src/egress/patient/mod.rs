@@ -34,7 +34,6 @@ use crate::limits::UPSTREAM_STALL_MIN;
 use crate::smtp::body::Form;
 use crate::smtp::params::{Mail, Rcpt};
 use crate::smtp::reply::{self, Reply};
-use crate::smtp::server::Proof as _;
 use crate::spool::entry::Entry;
 
 /// One session's sink.
@@ -273,7 +272,7 @@ impl<I: Io, F: Files> Hybrid<I, F> {
 
 /// An envelope without recipients, for a stream that may outlive its session's transaction.
 fn nameless(envelope: &Envelope) -> Envelope {
-    Envelope { id: envelope.id, mail: envelope.mail.clone(), recipients: Vec::new() }
+    Envelope { mail: envelope.mail.clone(), recipients: Vec::new(), ..*envelope }
 }
 
 impl<I: Io, F: Files> Sink for Patient<I, F> {
