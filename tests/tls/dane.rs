@@ -215,3 +215,29 @@ fn use_tls_means_tls_where_there_is_no_record_too() {
         assert_eq!(fate(&daemon, upstream), expected);
     }
 }
+
+#[test]
+fn selftest_shows_the_records_and_what_they_decide() {
+    let (knotd, keymgr) = (need!("knotd"), need!("keymgr"));
+    let leaf = Identity::self_signed(&["elsewhere.test"]);
+    let upstream = Upstream::start(Script::new().with_tls(leaf.server()));
+    let port = upstream.address().port();
+    let right = format!("3 1 1 {}", sha256(&leaf.public_key()));
+    let wrong = format!("3 1 1 {}", "00".repeat(32));
+    let pkix = format!("1 1 1 {}", "00".repeat(32));
+    let hosts = [("right.test", &right), ("wrong.test", &wrong), ("pkix.test", &pkix)];
+    let root = hosts.map(|(name, record)| host(name, port, std::slice::from_ref(record))).concat();
+    let stage = Stage::new(&knotd, &keymgr, &(root + &host("none.test", port, &[])), "", "");
+    for (name, code, expected) in [
+        ("right", 0, [&*format!("1 usable: {right}"), " dane"]),
+        ("wrong", 69, [&*format!("1 usable: {wrong}"), "cannot be used: no TLS"]),
+        ("pkix", 0, ["signed, but none is usable", " unverified"]),
+        ("none", 0, ["none that is signed", " unverified"]),
+    ] {
+        let finished = stage.relay(&format!("[{name}.test]:{port}"), "dane").verb(&["selftest"]);
+        assert_eq!(finished.code, Some(code), "{finished:#?}");
+        for text in expected {
+            assert!(finished.stdout.contains(text), "{text:?} is not in\n{}", finished.stdout);
+        }
+    }
+}

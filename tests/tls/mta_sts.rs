@@ -153,6 +153,37 @@ fn a_policy_in_force_is_waived_by_tls_required_no() {
 }
 
 #[test]
+fn selftest_shows_the_policy_and_the_name_that_matches() {
+    match enter(&[]) {
+        Place::Done => return,
+        Place::Unable(why) => skip!("{why}"),
+        Place::Inside => {}
+    }
+    let zone = Zone::start(&need!("knotd"), &records(), "", "");
+    let authority = Authority::root();
+    let names = ["enforce", "other", "testing"].map(|name| format!("mta-sts.{name}.test"));
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let listener = TcpListener::bind("127.0.0.3:443").expect("the port is ours alone");
+    let _web = Web::start(listener, authority.host(&names, Validity::Now).server(), policy);
+    let hosts = ["mx.enforce.test", "mx.other.test", "mx.testing.test", "mx.silent.test"];
+    let upstream = Upstream::start(Script::new().with_tls(authority.host(&hosts, Validity::Now).server()));
+    let stage = Stage { zone, authority };
+    for (domain, code, expected) in [
+        ("enforce", 0, &["mode enforce, mx.enforce.test is named by *.enforce.test", " verified"][..]),
+        ("other", 69, &["mode enforce, mx.other.test is not named", "does not name mx.other.test"]),
+        ("testing", 0, &["mode testing, mx.testing.test is not named", " unverified"]),
+        ("silent", 0, &["MTA-STS: no policy", " unverified"]),
+    ] {
+        let builder = stage.relay(&upstream, "may", "yes");
+        let finished = builder.verb(&["selftest", "--to", &format!("b@{domain}.test")]);
+        assert_eq!(finished.code, Some(code), "{finished:#?}");
+        for text in expected {
+            assert!(finished.stdout.contains(text), "{text:?} is not in\n{}", finished.stdout);
+        }
+    }
+}
+
+#[test]
 fn a_known_policy_is_fetched_once() {
     match enter(&[]) {
         Place::Done => return,
