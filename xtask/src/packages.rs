@@ -37,6 +37,7 @@ pub(crate) const SUITES: &[Needed] = &[
     Needed { program: "haproxy", package: "haproxy", purpose: "PROXY headers from a real balancer" },
     Needed { program: "openssl", package: "openssl", purpose: "peer of tls" },
     Needed { program: "knotd", package: "knot", purpose: "signed zones for tls" },
+    Needed { program: "unbound", package: "unbound", purpose: "validating resolver of tls" },
     Needed { program: "ip", package: "iproute2", purpose: "network namespaces" },
     Needed { program: "unshare", package: "util-linux", purpose: "network namespaces" },
 ];
