@@ -4,6 +4,7 @@
 //! the workers serve (a second instance must not take a single connection), and the `ready` line comes when every worker
 //! answers. It must not do work of its own once the control plane runs.
 
+pub mod panics;
 mod recovery;
 
 use std::fmt;
