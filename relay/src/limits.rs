@@ -89,6 +89,8 @@ pub const UPSTREAM_STALL_MIN: Duration = Duration::from_secs(1);
 pub const KEPT_OCTETS_MAX: usize = 32 * 1024 * 1024;
 /// Octets of spooled messages that one worker keeps in memory for their first attempt.
 pub const FRESH_OCTETS_MAX: usize = 16 * 1024 * 1024;
+/// The largest message of the queue that goes to the upstream with its envelope, before any recipient is taken.
+pub const PIPELINED_OCTETS_MAX: u64 = 64 * 1024;
 /// Attempts from the queue that one worker has under way.
 pub const ATTEMPTS_MAX: usize = 256;
 /// Queued messages that one look for old ones passes over.

@@ -1,6 +1,7 @@
 //! The real daemon over loopback, one promise or few a file, judged at the sink.
 
 mod administration;
+mod pipelined;
 mod attempt;
 mod chunking;
 mod client_gone;

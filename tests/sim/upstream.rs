@@ -313,10 +313,13 @@ impl Upstream {
         let Some(transaction) = &mut self.transaction else { return self.say("503 5.5.1 no MAIL\r\n").await };
         if transaction.accepted.is_empty() {
             // A stray reply in a slow group passes for the recipient's, and nobody can tell.
-            if self.stray != Some(Behind::MoreToAnswer) {
+            if !is_last && self.stray != Some(Behind::MoreToAnswer) {
                 self.wrong("BDAT to nobody");
+                return Err(Gone::Left);
             }
-            return Err(Gone::Left);
+            // RFC 3030 §4.2: it came in one flight with its recipients, before it was known that none is taken. What
+            // was begun must be reset.
+            return self.say("554 5.5.1 no recipients\r\n").await;
         }
         transaction.content.extend_from_slice(&octets);
         if is_last {

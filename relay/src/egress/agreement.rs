@@ -44,10 +44,10 @@ struct Held<S> {
 }
 
 /// A connection with the agreement on it, and whether it came from the pool.
-struct Hand<I: Io> {
-    connection: Box<Connection<I::Stream>>,
-    is_reused: bool,
-    is_agreed: bool,
+pub(super) struct Hand<I: Io> {
+    pub(super) connection: Box<Connection<I::Stream>>,
+    pub(super) is_reused: bool,
+    pub(super) is_agreed: bool,
 }
 
 /// What a flight of MAIL, RCPT and DATA came to.
@@ -72,7 +72,7 @@ impl<I: Io> Agreement<I> {
         }
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         self.egress.io.tick()
     }
 
@@ -82,7 +82,7 @@ impl<I: Io> Agreement<I> {
 
     /// The parked connection, or another one for the same agreement: a connection on which the upstream has spoken
     /// unasked, or closed, carries it no more (I6).
-    async fn hand(&mut self, recipient: Rcpt, protection: Protection) -> Result<Hand<I>, Reply> {
+    pub(super) async fn hand(&mut self, recipient: Rcpt, protection: Protection) -> Result<Hand<I>, Reply> {
         match self.unpark() {
             Some(connection) if connection.has_spoken() => self.discard(connection),
             Some(connection) => return Ok(Hand { connection, is_reused: false, is_agreed: true }),
@@ -120,6 +120,11 @@ impl<I: Io> Agreement<I> {
     /// The parked connection; `None`: there is none, or it was taken away.
     pub(super) fn unpark(&self) -> Option<Box<Connection<I::Stream>>> {
         self.held.as_ref().and_then(|held| held.lease.unpark())
+    }
+
+    /// Whether its last upstream may take a whole message in one flight, as far as is known.
+    pub(super) fn may_pipeline(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.pool.pipelines.get())
     }
 
     pub(super) fn discard(&self, connection: Box<Connection<I::Stream>>) {
@@ -168,7 +173,11 @@ impl<I: Io> Agreement<I> {
     }
 
     /// What would be refused in any case, by what the upstream has offered (RFC 1870 §6.1, 6531 §3.5, 6152 §3).
-    fn foresee(&self, envelope: &Envelope, connection: &Connection<I::Stream>) -> Result<(), Reply> {
+    pub(super) fn foresee(
+        &self,
+        envelope: &Envelope,
+        connection: &Connection<I::Stream>,
+    ) -> Result<(), Reply> {
         let offered = connection.machine.capabilities();
         let params = &envelope.mail.params;
         if params.size.zip(offered.size_max()).is_some_and(|(size, size_max)| size > size_max) {
@@ -280,7 +289,7 @@ impl<I: Io> Agreement<I> {
     }
 
     /// Gives back a connection on which no message was opened.
-    fn leave(&self, hand: Hand<I>) {
+    pub(super) fn leave(&self, hand: Hand<I>) {
         let mut connection = hand.connection;
         connection.needs_reset |= hand.is_agreed;
         self.give_back(connection);
@@ -353,7 +362,7 @@ impl<I: Io> Agreement<I> {
 }
 
 /// What goes upstream with MAIL, as far as it is offered there.
-fn options_of(mail: &Mail) -> MailOptions<'_> {
+pub(super) fn options_of(mail: &Mail) -> MailOptions<'_> {
     let params = &mail.params;
     MailOptions {
         // RFC 1870 §6.1: the size as it will be sent, our own header fields included.
@@ -371,7 +380,7 @@ fn options_of(mail: &Mail) -> MailOptions<'_> {
     }
 }
 
-fn rcpt_options_of(rcpt: &Rcpt) -> RcptOptions<'_> {
+pub(super) fn rcpt_options_of(rcpt: &Rcpt) -> RcptOptions<'_> {
     RcptOptions { notify: rcpt.params.notify.map(Notify::as_str), orcpt: rcpt.params.orcpt.as_deref() }
 }
 
@@ -391,4 +400,4 @@ async fn settle<S: Stream>(
 }
 
 /// Recipients of one flight: their replies fit any socket buffer, so that neither side waits for the other (C5).
-const FLIGHT_RECIPIENTS_MAX: usize = 100;
+pub(super) const FLIGHT_RECIPIENTS_MAX: usize = 100;

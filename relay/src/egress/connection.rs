@@ -231,6 +231,17 @@ impl<S: Stream> Connection<S> {
         max.map_or(usize::MAX, |max| max.saturating_sub(self.recipients) as usize)
     }
 
+    /// Whether it may carry a whole message in one flight.
+    pub fn pipelines(&self) -> bool {
+        let offered = self.machine.capabilities();
+        offered.chunking && offered.pipelining
+    }
+
+    /// How many recipients a transaction may name (RFC 9422 §4.2).
+    pub fn recipients_max(&self) -> usize {
+        self.machine.capabilities().recipients_max.map_or(usize::MAX, |max| max as usize)
+    }
+
     /// Whether octets behind the last reply were read that nobody asked for.
     pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()

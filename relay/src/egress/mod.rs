@@ -4,6 +4,7 @@
 //! after both. It mirrors `ingress`: what a client may do there, an upstream is expected to do here.
 
 mod agreement;
+mod pipelined;
 pub mod config;
 pub mod connect;
 pub mod connection;
@@ -339,7 +340,7 @@ impl<I: Io> Egress<I> {
                     if !pool.is_up() {
                         self.permits.note_recovery();
                     }
-                    pool.succeeded(self.io.now());
+                    pool.made(&connection, self.io.now());
                     return Ok(Some(connection));
                 }
                 Err((unusable, back)) => {

@@ -31,6 +31,8 @@ pub struct Pool<S> {
     tried_at: Cell<Option<Moment>>,
     /// How long its transactions took lately.
     pub pace: Pace,
+    /// Whether the connection made last may carry a whole message in one flight.
+    pub pipelines: Cell<bool>,
 }
 
 /// A connection that a transaction holds but does not use at the moment, because its client is silent.
@@ -75,6 +77,7 @@ impl<S: Stream> Pool<S> {
             leases: RefCell::default(),
             tried_at: Cell::new(None),
             pace: Pace::default(),
+            pipelines: Cell::new(false),
         }
     }
 
@@ -169,6 +172,12 @@ impl<S: Stream> Pool<S> {
     pub fn succeeded(&self, now: Moment) {
         self.tried_at.set(Some(now));
         self.health.borrow_mut().succeeded();
+    }
+
+    /// This connection was made and greeted.
+    pub fn made(&self, connection: &Connection<S>, now: Moment) {
+        self.pipelines.set(connection.pipelines());
+        self.succeeded(now);
     }
 
     /// No connection could be made.

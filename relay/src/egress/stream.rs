@@ -32,7 +32,7 @@ use crate::smtp::reply::{self, Reply};
 
 /// One session's way to its upstream; carries one transaction at a time.
 pub struct UpstreamStream<I: Io> {
-    agreement: Agreement<I>,
+    pub(super) agreement: Agreement<I>,
     stage: Progress<I>,
     /// How long the upstream may take for one block of a message.
     block_timeout: Duration,
@@ -108,6 +108,11 @@ impl<I: Io> UpstreamStream<I> {
     /// How long its upstream takes; `None` before one is known.
     pub(super) fn pace(&self) -> Option<&Pace> {
         self.agreement.pace()
+    }
+
+    /// Whether it is worth the try to hand a whole message on in one flight.
+    pub(super) fn may_pipeline(&self) -> bool {
+        self.agreement.may_pipeline()
     }
 
     /// Whom the transaction goes to, or went to.

@@ -410,7 +410,7 @@ fn the_first_seeds_example_runs() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_told_pipelined() {
     let wrong = [
         ("RELAY_HOST_NAME", "a b"),
         ("ACCEPTED_NETWORKS", "10.0.0.0/33 10.0.0.0/8 x"),

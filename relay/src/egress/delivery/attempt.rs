@@ -8,11 +8,13 @@ use super::letter::Letter;
 use super::source::{Last, Outgoing, Source};
 use super::{Delivery, Hop};
 use crate::custody::Custody;
+use crate::egress::pipelined;
 use crate::egress::stream::UpstreamStream;
 use crate::envelope::Envelope;
-use crate::ingress::sink::{Next, Sink};
+use crate::ingress::sink::{Answer, Next, Sink};
 use crate::io::files::Files;
 use crate::io::{Flight, Io};
+use crate::limits::PIPELINED_OCTETS_MAX;
 use crate::meter::{Direction, RecipientOutcome};
 use crate::smtp::params::Rcpt;
 use crate::smtp::reply::{self, Reply};
@@ -116,13 +118,42 @@ impl<I: Io, F: Files> Delivery<I, F> {
             return places.into_iter().map(|place| (place, Fate::Later(reply::LOCAL_ERROR))).collect();
         };
         stream.reset();
+        let source = match self.pipelined(stream, (letter, &envelope), &rcpts, source).await {
+            Ok((answers, verdict)) => return fates(places, answers, verdict),
+            Err(Some(source)) => source,
+            Err(None) => {
+                return places.into_iter().map(|place| (place, Fate::Later(reply::LOCAL_ERROR))).collect();
+            }
+        };
         let answers = stream.recipients(&envelope, &rcpts, Next::Data).await;
         let any = answers.iter().any(Result::is_ok);
         let verdict =
             if any { self.hand_over(stream, &envelope, source).await } else { Err(reply::LOCAL_ERROR) };
-        let said = verdict.map_or_else(|refusal| refusal, |custody| custody.reply());
-        let fate = |answer: Result<(), Reply>| Fate::of(answer.err().unwrap_or_else(|| said.clone()));
-        places.into_iter().zip(answers).map(|(place, answer)| (place, fate(answer))).collect()
+        fates(places, answers, verdict)
+    }
+
+    /// A small message in one flight, where the upstream takes it so; else its body is given back, unless it cannot be read.
+    async fn pipelined(
+        &self,
+        stream: &mut UpstreamStream<I>,
+        (letter, envelope): (&Letter, &Envelope),
+        rcpts: &[Rcpt],
+        source: Source<F>,
+    ) -> Result<pipelined::Outcome, Option<Source<F>>> {
+        if letter.octets > PIPELINED_OCTETS_MAX || !stream.may_pipeline() {
+            return Err(Some(source));
+        }
+        let slices = source.whole().await.map_err(|fault| {
+            tracing::error!(event = "queue_unreadable", queue_id = %letter.id, reason = %fault);
+            None
+        })?;
+        let has_8bit = slices.iter().any(|slice| !slice.is_ascii());
+        let whole = pipelined::Whole { slices, has_8bit };
+        let start = self.io.now();
+        let outcome = self.in_doubt(stream.pipelined(envelope, rcpts, &whole)).await;
+        let now = self.io.now();
+        stream.pace().filter(|_| outcome.is_some()).inspect(|pace| pace.note_verdict(now.since(start), now));
+        outcome.ok_or(Some(Source::Memory(whole.slices)))
     }
 
     /// The message itself, to the recipients that were taken.
@@ -255,6 +286,13 @@ impl<I: Io, F: Files> Delivery<I, F> {
         self.unwritten.borrow_mut().remove(&id);
         self.schedule.borrow_mut().finished(id, outcome, self.now(), self.io.random());
     }
+}
+
+/// An answer to each recipient, and the verdict for those that were taken.
+fn fates(places: Vec<usize>, answers: Vec<Answer>, verdict: Result<Custody, Reply>) -> Vec<(usize, Fate)> {
+    let said = verdict.map_or_else(|refusal| refusal, |custody| custody.reply());
+    let fate = |answer: Answer| Fate::of(answer.err().unwrap_or_else(|| said.clone()));
+    places.into_iter().zip(answers).map(|(place, answer)| (place, fate(answer))).collect()
 }
 
 fn label_of(fate: &Fate) -> RecipientOutcome {

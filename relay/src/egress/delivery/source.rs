@@ -26,6 +26,15 @@ pub(super) struct Outgoing<F: Files> {
 }
 
 impl<F: Files> Source<F> {
+    /// All of it, for what is known to be small.
+    pub(super) async fn whole(mut self) -> Result<Vec<Bytes>, ReadFault> {
+        let mut slices = Vec::new();
+        while let Some(mut more) = self.next().await? {
+            slices.append(&mut more);
+        }
+        Ok(slices)
+    }
+
     /// The next octets; `None` at the end.
     async fn next(&mut self) -> Result<Option<Vec<Bytes>>, ReadFault> {
         match self {
