@@ -76,6 +76,7 @@ fn live(daemon: &Daemon) {
     client.command("EHLO client.test").assert("250");
     client.command(&format!("AUTH PLAIN {}", base64(&format!("\0{WRONG}\0{WRONG}.")))).assert("535");
     client.quit();
+    daemon.reaches(r#"ringpost_sessions_open{listener="submissions"}"#, 0.0);
 }
 
 #[test]
