@@ -109,7 +109,7 @@ fn a_stream_that_the_policy_refuses_falls_back_on_the_queue() {
     let daemon = stage.relay("mx", "dane", "10s");
     let waived = queue(&mut daemon.client(), MAIL, "wrong.test", "TLS-Required: No\r\n");
     assert_eq!(outcome(&daemon, &waived), "delivered");
-    // Without a queue the recipient is refused before the header is seen (decision 0005).
+    // Without a queue the recipient is refused before the header is seen (decision 0006).
     let daemon = stage.relay("mx", "dane", "forever");
     let mut client = daemon.client();
     client.command(MAIL).assert("250");
