@@ -259,5 +259,15 @@ fn a_disk_without_inodes_that_is_drained_takes_mail_again() {
 
 #[test]
 fn a_few_messages_that_nobody_takes_do_not_keep_the_room() {
-    plays(KEPT, 3);
+    plays(KEPT, 2);
+}
+
+#[test]
+fn a_few_messages_that_nobody_takes_do_not_keep_the_room_of_a_full_disk() {
+    plays(Plan { scarce: Scarce::Disk, ..KEPT }, 2);
+}
+
+#[test]
+fn a_few_messages_that_nobody_takes_do_not_keep_the_room_of_a_disk_without_inodes() {
+    plays(Plan { scarce: Scarce::Files, ..KEPT }, 2);
 }

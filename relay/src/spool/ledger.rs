@@ -93,6 +93,17 @@ impl Ledger {
         ledger
     }
 
+    /// What a second tombstone does for a message that is settled: it lets go of the record, and of the first tombstone.
+    pub(super) fn settle_again(&mut self, slot: Slot, segments: &BTreeMap<UseId, Arc<Segment>>) -> Effect {
+        for place in [slot.place, slot.state] {
+            if let Some(segment) = segments.get(&place.segment) {
+                self.pin_in(segment, place.record_octets());
+            }
+        }
+        // As for one with a file, so that nothing but the tombstone settles it; there is none to remove.
+        Effect::Done { slot, parts: Vec::new(), file: Some(0) }
+    }
+
     /// Starts to write a segment that the catalogue already counts as held.
     pub(super) fn begin(&mut self, segment: &Arc<Segment>) {
         self.known.insert(segment.id, Known { segment: Arc::clone(segment), pins: 1 });

@@ -60,7 +60,7 @@ pub async fn recover<F: Files>(
         recovery.read_segment(&found).await?;
     }
     if let Ok(space) = files.space(&setup.directory).await {
-        recovery.catalogue.note_available(space.available);
+        recovery.catalogue.note_space(space);
     }
     Ok(recovery.finish())
 }
@@ -72,6 +72,8 @@ struct Pile {
     /// For each slot, the sequence of its record and of its state.
     sequences: Vec<(u64, u64)>,
     unlinks: Vec<Unlink>,
+    /// Records of settled messages whose tombstones are to be written again.
+    settled: Vec<Slot>,
 }
 
 /// A segment's file that has records, and the sequence of the first.
@@ -315,9 +317,9 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
 
     fn see_message(&mut self, id: QueueId, header: &Header, place: Place, payload: &[u8]) {
         let parts = self.claim_chunks(id, header.part);
-        if let Some(tombstone) = self.settled.get(&pack(id)) {
-            if let Some(segment) = self.segments.get(tombstone) {
-                segment.wait_for(place.segment);
+        if let Some(&tombstone) = self.settled.get(&pack(id)) {
+            if tombstone != place.segment {
+                pile_of(&mut self.shards, id).resettle(id, place, tombstone);
             }
             return;
         }
@@ -420,14 +422,25 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
                 self.report.messages += 1;
                 self.report.octets += u64::from(summary.octets);
             }
-            let Pile { index, unlinks, .. } = pile;
-            shards.push(Shard { index, adopted: Arc::clone(&adopted), sequence: self.sequence, unlinks });
+            let Pile { index, unlinks, settled, .. } = pile;
+            let (adopted, sequence) = (Arc::clone(&adopted), self.sequence);
+            shards.push(Shard { index, adopted, sequence, unlinks, settled });
         }
         Recovered { shards, report: self.report }
     }
 }
 
 impl Pile {
+    /// A record that its tombstone was met before. The tombstone is written again, further on: were its segment to wait for
+    /// that of the record, which waits for it for the sake of others, neither would ever be used again.
+    fn resettle(&mut self, id: QueueId, place: Place, tombstone: UseId) {
+        let mut slot = Slot::new(id, Keys::default());
+        slot.place = place;
+        // Keeps the first tombstone until the second one is there.
+        slot.state = Place::new(tombstone, 0, 0);
+        self.settled.push(slot);
+    }
+
     /// An older record of a message that is known already: tombstones must outlive it too.
     fn remember_older(
         &mut self,

@@ -23,7 +23,7 @@ use std::task::Waker;
 
 use super::record::{HEADER_OCTETS, Header, Kind, Site};
 use super::reserve::Purpose;
-use crate::io::files::{Aligned, BLOCK_OCTETS};
+use crate::io::files::{Aligned, BLOCK_OCTETS, Space};
 use crate::units::WorkerId;
 
 /// The sizes that a spool is built of.
@@ -176,7 +176,7 @@ pub struct Catalogue {
     geometry: Geometry,
     pub(super) workers: u16,
     octets_max: AtomicU64,
-    /// What the file system has left, as it was last asked.
+    /// Octets that the file system has left for segments, as it was last asked.
     pub(super) disk_available: AtomicU64,
     archive_octets: AtomicU64,
     /// Counts the occasions to look for work, so that a keeper that was busy at one does not miss it.
@@ -235,8 +235,15 @@ impl Catalogue {
         self.octets_max.load(Relaxed).saturating_sub(self.archive_octets.load(Relaxed))
     }
 
-    pub(super) fn note_available(&self, octets: u64) {
+    /// What the file system has left: a segment takes octets and a file.
+    pub(super) fn note_space(&self, space: Space) {
+        let octets = space.available.min(space.files.saturating_mul(self.geometry.segment_octets));
         self.disk_available.store(octets, Relaxed);
+    }
+
+    /// The file system gives nothing, whatever it says to have.
+    pub(super) fn note_refused(&self) {
+        self.disk_available.store(0, Relaxed);
     }
 
     pub(super) fn add_archive(&self, octets: u64) {

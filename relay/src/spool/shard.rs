@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::index::{Index, Summary};
+use super::index::{Index, Slot, Summary};
 use super::ledger::Unlink;
 use super::record::FORMAT;
 use super::scan::{Damage, Newer};
@@ -52,6 +52,8 @@ pub struct Shard {
     pub(super) adopted: Arc<Adopted>,
     pub(super) sequence: u64,
     pub(super) unlinks: Vec<Unlink>,
+    /// Records of settled messages whose tombstones are to be written again.
+    pub(super) settled: Vec<Slot>,
 }
 
 /// The messages of a spool that was taken over, until their workers fetch them: when they start, or when a reload has opened
