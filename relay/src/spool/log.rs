@@ -214,7 +214,7 @@ impl<F: Files> Spool<F> {
         if needed <= here || needed <= self.inner.catalogue.octets_free() {
             Ok(())
         } else {
-            Err(Refusal::Full)
+            Err(self.inner.catalogue.shortage())
         }
     }
 

@@ -23,7 +23,7 @@ use std::task::Waker;
 
 use super::record::{HEADER_OCTETS, Header, Kind, Site};
 use super::reserve::Purpose;
-use crate::io::files::{Aligned, BLOCK_OCTETS, Space};
+use crate::io::files::{Aligned, BLOCK_OCTETS};
 use crate::units::WorkerId;
 
 /// The sizes that a spool is built of.
@@ -178,6 +178,8 @@ pub struct Catalogue {
     octets_max: AtomicU64,
     /// Octets that the file system has left for segments, as it was last asked.
     pub(super) disk_available: AtomicU64,
+    /// The last segment could not be made, for another reason than want of space.
+    pub(super) is_failing: AtomicBool,
     archive_octets: AtomicU64,
     /// Counts the occasions to look for work, so that a keeper that was busy at one does not miss it.
     occasions: AtomicU64,
@@ -206,6 +208,7 @@ impl Catalogue {
             workers,
             octets_max: AtomicU64::new(octets_max),
             disk_available: AtomicU64::new(u64::MAX),
+            is_failing: AtomicBool::new(false),
             archive_octets: AtomicU64::new(0),
             occasions: AtomicU64::new(0),
             books: Mutex::new(Books { keepers, ..Books::default() }),
@@ -233,17 +236,6 @@ impl Catalogue {
     /// Octets that segments may take.
     pub(super) fn budget(&self) -> u64 {
         self.octets_max.load(Relaxed).saturating_sub(self.archive_octets.load(Relaxed))
-    }
-
-    /// What the file system has left: a segment takes octets and a file.
-    pub(super) fn note_space(&self, space: Space) {
-        let octets = space.available.min(space.files.saturating_mul(self.geometry.segment_octets));
-        self.disk_available.store(octets, Relaxed);
-    }
-
-    /// The file system gives nothing, whatever it says to have.
-    pub(super) fn note_refused(&self) {
-        self.disk_available.store(0, Relaxed);
     }
 
     pub(super) fn add_archive(&self, octets: u64) {
@@ -303,6 +295,7 @@ impl Catalogue {
 
     /// The planned segment is there.
     pub(super) fn plan_made(&self, spare: Spare) {
+        self.is_failing.store(false, Relaxed);
         self.books().spares.insert(spare.number, spare);
     }
 

@@ -16,8 +16,9 @@ use super::batch::{Batch, Effect, Refusal, Ticket};
 use super::index::Place;
 use super::log::{Active, BUFFER_SLACK_OCTETS, Desk, Health, Inner, Spool};
 use super::record::{HEADER_OCTETS, Kind};
+use super::recover::lay_out;
 use super::reserve::Purpose;
-use super::segment::{Segment, head};
+use super::segment::{Segment, Spare, head};
 use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files};
 
 /// Places that a batch is tried at.
@@ -245,6 +246,17 @@ impl<F: Files> Inner<F> {
         self.catalogue.let_go(segment);
     }
 
+    /// Makes the file of a segment, and the directories too where a full disk had no room for them.
+    async fn make_segment(&self, spare: Spare) -> io::Result<()> {
+        let path = self.catalogue.path(spare.number);
+        match self.files.make(&path, head(spare, self.worker), spare.octets).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            made => return made,
+        }
+        lay_out(&self.files, self.catalogue.directory()).await?;
+        self.files.make(&path, head(spare, self.worker), spare.octets).await
+    }
+
     /// Makes one more spare segment, if the budget allows it.
     pub(super) async fn make_spare(&self, purpose: Purpose) -> Result<(), Refusal> {
         let spare = self.catalogue.plan(purpose).ok_or(Refusal::Full)?;
@@ -253,11 +265,10 @@ impl<F: Files> Inner<F> {
         {
             // Zeros would be written up to the last octet, in vain.
             self.catalogue.plan_failed(spare);
-            self.catalogue.note_space(space);
+            self.catalogue.note_refused(Refusal::Full);
             return Err(Refusal::Full);
         }
-        let path = self.catalogue.path(spare.number);
-        match self.files.make(&path, head(spare, self.worker), spare.octets).await {
+        match self.make_segment(spare).await {
             Ok(()) => {
                 self.catalogue.plan_made(spare);
                 Ok(())
@@ -265,8 +276,9 @@ impl<F: Files> Inner<F> {
             Err(error) => {
                 self.catalogue.plan_failed(spare);
                 // What it has may be of no use, such as within a quota.
-                self.catalogue.note_refused();
-                Err(Refusal::of(&error))
+                let refusal = Refusal::of(&error);
+                self.catalogue.note_refused(refusal);
+                Err(refusal)
             }
         }
     }
