@@ -103,6 +103,41 @@ fn a_full_ext4_is_4xx_and_service_resumes() {
 }
 
 #[test]
+fn a_full_tmpfs_with_messages_that_nobody_takes_in_every_segment_takes_mail_again() {
+    let Some(mounted) = Mounted::tmpfs("size=64m") else { skip!("no mount for this user") };
+    let address = refusing();
+    // The file system is to be what is full.
+    let daemon = strandable(&mounted.state(), address).with("QUEUE_BYTES_MAX", "100%").start();
+    let ledger = ledger();
+    assert_temporary(&send_until_refused(&daemon, &ledger));
+    // In the order that they came.
+    let listed = daemon.verb(&["queue", "list", "--json"]).stdout;
+    let mut ids: Vec<String> = listed.lines().map(queue_id).collect();
+    ids.sort();
+    let held: Vec<&str> = ids.iter().step_by(6).map(String::as_str).collect();
+    assert!(held.len() >= 16, "as many as there are segments: {}", held.len());
+    let done = daemon.verb(&[&["queue", "hold"][..], &held].concat());
+    assert_eq!(done.code, Some(0), "{done:#?}");
+    let upstream = Upstream::start_at(TcpListener::bind(address).expect("the port is free"), Script::new());
+    daemon.verb(&["flush"]);
+    let before = ledger.read(|ledger| ledger.acknowledged.len());
+    let load = Load::start(daemon.smtp(), 2, 1000, &ledger);
+    ledger.find("mail is taken", |ledger| (ledger.acknowledged.len() >= before + 10).then_some(()));
+    load.end();
+    daemon.verb(&["queue", "release", "--all"]);
+    daemon.verb(&["flush"]);
+    daemon.reaches("ringpost_queue_octets", 0.0);
+    let found = balance(&ledger, &upstream);
+    assert!(found.twice_across_lives == 0 && found.twice_in_one_life == 0, "{found:?}");
+    daemon.stop();
+}
+
+fn queue_id(line: &str) -> String {
+    let entry: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+    entry["queue_id"].as_str().expect("an id").to_owned()
+}
+
+#[test]
 fn a_restart_on_a_full_disk_serves_what_it_has_and_then_new_mail() {
     let Some(mounted) = Mounted::tmpfs("size=64m") else {
         skip!("no mount for this user");

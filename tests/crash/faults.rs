@@ -123,6 +123,24 @@ fn a_disk_that_turns_read_only_after_an_error_is_4xx_and_a_restart_serves() {
 }
 
 #[test]
+fn a_file_system_that_is_pulled_away_is_4xx_and_a_restart_serves() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some(mounted) = ext4(dir.path()) else { skip!("no loop device with ext4 for this user") };
+    let (daemon, address) = stranded(&mounted.state());
+    let ledger = ledger();
+    send_some(&daemon, &ledger);
+    mounted.pull_away();
+    is_red_and_refuses(&daemon, &ledger);
+    let stopped = daemon.pause();
+    drop(mounted);
+    let image = dir.path().join("disk.img");
+    let mounted = Mounted::image(&image, "").expect("it could be mounted before");
+    let daemon = stopped.with("STATE_DIR", &mounted.state().display().to_string()).start();
+    recovers(&daemon, address, &ledger);
+    daemon.stop();
+}
+
+#[test]
 fn a_mount_that_turns_read_only_and_back_serves_again_without_a_restart() {
     let Some(mounted) = Mounted::tmpfs("size=96m") else { skip!("no mount for this user") };
     let (daemon, address) = stranded(&mounted.state());

@@ -51,6 +51,11 @@ impl Mounted {
         self.mount(&["-o", &option]).code == Some(0)
     }
 
+    /// Takes it from its place, whoever uses it.
+    pub(crate) fn pull_away(&self) {
+        unmount("umount", self.dir.path());
+    }
+
     /// Mounts it over itself.
     pub(crate) fn cover(&self) -> Cover<'_> {
         let path = self.dir.path().display().to_string();
@@ -100,7 +105,7 @@ impl Drop for Mounted {
 fn unmount(program: &str, path: &Path) {
     let lazily = if program == "umount" { vec!["-l"] } else { vec!["-u", "-z"] };
     if let Some(mut command) = bounded(program) {
-        command.args(lazily).arg(path).status().ok();
+        command.args(lazily).arg(path).output().ok();
     }
 }
 
