@@ -72,16 +72,25 @@ impl<F: Files> Spool<F> {
             if desk.health == Health::Broken {
                 return;
             }
-            desk.ledger.sparse(active, &desk.owed, room)
+            desk.ledger.sparse(active, room)
         };
         for segment in sparse {
             let residents = self.inner.desk.borrow().ledger.index.residents(segment);
-            if !self.inner.is_worth_emptying(segment, &residents, room) {
-                continue;
+            match (room, self.inner.errand(segment, &residents)) {
+                (Room::There, _) if !residents.is_empty() => {}
+                (Room::There, _) | (Room::Wanted, Errand::Nothing) => continue,
+                (Room::Wanted, _) if !self.inner.catalogue.may_empty(segment) => continue,
+                (Room::Wanted, Errand::TooMuch) => {
+                    self.inner.catalogue.give_up_emptying(segment);
+                    continue;
+                }
+                (Room::Wanted, Errand::Fits) => self.inner.gather(true),
             }
-            self.inner.gather(room == Room::Wanted);
             let is_written = self.empty(segment, residents).await;
             let is_empty = self.inner.desk.borrow().ledger.index.residents(segment).is_empty();
+            if room == Room::Wanted && !(is_written && is_empty) {
+                self.inner.catalogue.give_up_emptying(segment);
+            }
             if !is_written || (is_empty && room == Room::Wanted) {
                 self.inner.let_go_of_settled();
                 return;
@@ -245,6 +254,17 @@ async fn gather<F: Files>(
     Ok((out, place, parts))
 }
 
+/// What a worker has to do to empty a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Errand {
+    /// Nothing: what keeps it is not this worker's, or waits for something else.
+    Nothing,
+    /// What is to be written finds room.
+    Fits,
+    /// It may not.
+    TooMuch,
+}
+
 /// A message that could not be moved: it stays where it is.
 #[derive(Debug)]
 struct Stays;
@@ -339,13 +359,13 @@ impl<F: Files> Inner<F> {
         desk.wake_writer();
     }
 
-    /// Whether a segment is kept by these messages, or for want of tombstones; where room is scarce, also whether all that
-    /// would be written to empty it surely finds room: in one spare segment, or else in what is open.
-    fn is_worth_emptying(&self, segment: UseId, residents: &[QueueId], room: Room) -> bool {
+    /// What is to be done to empty a segment in which these live: what would be written must surely find room in one
+    /// spare segment, or else in what is open.
+    fn errand(&self, segment: UseId, residents: &[QueueId]) -> Errand {
         let desk = self.desk.borrow();
         let owed = desk.owed.iter().filter(|(_, effect)| effect.is_within(segment)).count() as u64;
-        if (residents.is_empty() && owed == 0) || room == Room::There {
-            return !residents.is_empty();
+        if residents.is_empty() && owed == 0 {
+            return Errand::Nothing;
         }
         let slots = residents.iter().filter_map(|&id| desk.ledger.index.get(id));
         let needed = self.copies_octets_max(slots) + owed * HEADER_OCTETS as u64;
@@ -353,7 +373,7 @@ impl<F: Files> Inner<F> {
         let open = desk.active.as_ref().filter(|active| self.is_open_to(active, Purpose::Moves));
         let open = open.map_or(0, |active| active.segment.octets - active.at);
         let spare = self.catalogue.geometry().segment_octets - BLOCK_OCTETS as u64;
-        needed <= if has_spare { spare } else { open }
+        if needed <= if has_spare { spare } else { open } { Errand::Fits } else { Errand::TooMuch }
     }
 
     /// Octets of segments that copies of these messages take at most. The last block of a batch is not full: each batch holds

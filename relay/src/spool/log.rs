@@ -311,7 +311,7 @@ impl<F: Files> Spool<F> {
     /// # Errors
     /// Why it cannot.
     pub async fn revive(&self) -> Result<(), Refusal> {
-        self.inner.catalogue.wake();
+        self.inner.catalogue.forgive();
         if self.health() == Health::Broken {
             // Only a write shows whether writing works. A full spool has no room to waste on that.
             let probe = {

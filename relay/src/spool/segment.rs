@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use super::aim::Aim;
 use super::record::{HEADER_OCTETS, Header, Kind, Site};
 use super::reserve::Purpose;
 use crate::io::files::{Aligned, BLOCK_OCTETS};
@@ -92,6 +93,8 @@ pub(super) struct Segment {
     holders: AtomicU32,
     /// Octets of live records, over all workers.
     live: AtomicU64,
+    /// Octets of those that are owed a tombstone.
+    owed: AtomicU64,
     /// A write failed here: nothing more is written, and the file is removed rather than used again.
     bad: AtomicBool,
     /// It holds copies of what was moved: it is as dense as moving makes it.
@@ -135,14 +138,23 @@ impl Segment {
         self.packed.store(true, Relaxed);
     }
 
-    /// Octets that live in it, over all workers.
+    pub(super) fn add_owed(&self, octets: u64) {
+        self.owed.fetch_add(octets, Relaxed);
+    }
+
+    pub(super) fn sub_owed(&self, octets: u64) {
+        self.owed.fetch_sub(octets, Relaxed);
+    }
+
+    /// Octets that live in it, over all workers. What is owed a tombstone does not live.
     pub(super) fn live_octets(&self) -> u64 {
-        self.live.load(Relaxed)
+        self.live.load(Relaxed).saturating_sub(self.owed.load(Relaxed))
     }
 
     /// Whether so little of it is live that copying that away is worth the segment. Where room is wanted almost anything is
     /// worth it, once: what was copied lies dense.
-    pub(super) fn is_sparse(&self, live: u64, room: Room) -> bool {
+    pub(super) fn is_sparse(&self, room: Room) -> bool {
+        let live = self.live_octets();
         let eighths = match (room, self.packed.load(Relaxed)) {
             (Room::There, _) => 2,
             (Room::Wanted, true) => 4,
@@ -188,7 +200,7 @@ pub struct Catalogue {
 
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    uses: HashMap<UseId, Arc<Segment>>,
+    pub(super) uses: HashMap<UseId, Arc<Segment>>,
     pub(super) spares: BTreeMap<u32, Spare>,
     /// Segments that nobody holds, to be retired as soon as they await nothing.
     idle: Vec<Arc<Segment>>,
@@ -197,6 +209,7 @@ pub(super) struct Books {
     /// Octets of the files that are used, spare or being made.
     pub(super) octets: u64,
     keepers: Vec<Option<Waker>>,
+    pub(super) aim: Aim,
 }
 
 impl Catalogue {
@@ -339,6 +352,7 @@ impl Catalogue {
     pub(super) fn retired(&self, segment: &Segment, next: Option<Spare>) {
         let mut books = self.books();
         books.uses.remove(&segment.id);
+        books.aim.forgive();
         match next {
             Some(spare) => drop(books.spares.insert(spare.number, spare)),
             None => books.octets -= segment.octets,
@@ -410,6 +424,7 @@ impl Books {
             octets: spare.octets,
             holders: AtomicU32::new(holders),
             live: AtomicU64::new(0),
+            owed: AtomicU64::new(0),
             bad: AtomicBool::new(false),
             packed: AtomicBool::new(false),
             awaits: Mutex::default(),

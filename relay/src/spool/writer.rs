@@ -134,7 +134,10 @@ impl<F: Files> Inner<F> {
             let owed = desk.owed.len();
             for entry in batch.entries {
                 match (entry.header.kind, entry.header.id) {
-                    (Kind::Done, Some(id)) => desk.owed.push((id, entry.effect)),
+                    (Kind::Done, Some(id)) => {
+                        desk.ledger.note_owed(&entry.effect);
+                        desk.owed.push((id, entry.effect));
+                    }
                     _ => desk.ledger.give_up(entry.effect),
                 }
             }
@@ -167,6 +170,7 @@ impl<F: Files> Inner<F> {
         let meant = desk.owed.extract_if(.., |(_, effect)| is_meant(effect)).take(room / HEADER_OCTETS);
         let mut last = None;
         for (id, effect) in meant.collect::<Vec<_>>() {
+            desk.ledger.forget_owed(&effect);
             if let Effect::Done { slot, .. } = &effect {
                 desk.filling.tombstones.insert(slot.holds_back());
             }
