@@ -101,6 +101,11 @@ impl Effect {
         own.into_iter().chain(parts.iter().copied()).filter(|place| place.is_in_segment())
     }
 
+    /// Whether a tombstone speaks about a record in this segment.
+    pub(super) fn is_within(&self, segment: UseId) -> bool {
+        self.places().any(|place| place.segment == segment)
+    }
+
     /// The segment whose next use would do what the tombstone is to do.
     pub(super) fn home(&self) -> Option<UseId> {
         match self {

@@ -8,6 +8,8 @@
 //! 3. Nothing is on the disk that nobody sent, and nothing in part.
 //! 4. The state of a message is the last one that was durable, or one given after it.
 
+mod unread;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -93,6 +93,17 @@ impl Ledger {
         ledger
     }
 
+    /// What a second tombstone does for a message that is settled: it lets go of the record, and of the first tombstone.
+    pub(super) fn settle_again(&mut self, slot: Slot, segments: &BTreeMap<UseId, Arc<Segment>>) -> Effect {
+        for place in [slot.place, slot.state] {
+            if let Some(segment) = segments.get(&place.segment) {
+                self.pin_in(segment, place.record_octets());
+            }
+        }
+        // As for one with a file, so that nothing but the tombstone settles it; there is none to remove.
+        Effect::Done { slot, parts: Vec::new(), file: Some(0) }
+    }
+
     /// Starts to write a segment that the catalogue already counts as held.
     pub(super) fn begin(&mut self, segment: &Arc<Segment>) {
         self.known.insert(segment.id, Known { segment: Arc::clone(segment), pins: 1 });
@@ -107,27 +118,31 @@ impl Ledger {
         self.known.get(&id).map(|known| &known.segment)
     }
 
-    /// The closed segments of which little is live, the emptiest first. What is owed a tombstone does not live. Where room
-    /// is wanted only those that can be used again at once.
-    pub(super) fn sparse(&self, active: UseId, owed: &[(QueueId, Effect)], room: Room) -> Vec<UseId> {
-        let mut dead: HashMap<UseId, u64> = HashMap::new();
-        for (_, effect) in owed {
-            effect
-                .places()
-                .for_each(|place| *dead.entry(place.segment).or_default() += place.record_octets());
-        }
+    /// The closed segments of which little is live, the emptiest first. Where room is wanted only those that can be used
+    /// again at once.
+    pub(super) fn sparse(&self, active: UseId, room: Room) -> Vec<UseId> {
         let candidates =
             self.known.values().map(|known| &known.segment).filter(|segment| segment.id != active);
         let fit = candidates.filter(|segment| room == Room::There || !self.catalogue.holds_back(segment));
-        let mut sparse: Vec<(u64, UseId)> = fit
-            .filter_map(|segment| {
-                let dead = dead.get(&segment.id).copied().unwrap_or_default();
-                let live = segment.live_octets().saturating_sub(dead);
-                segment.is_sparse(live, room).then_some((live, segment.id))
-            })
-            .collect();
+        let sparse = fit.filter(|segment| segment.is_sparse(room));
+        let mut sparse: Vec<(u64, UseId)> =
+            sparse.map(|segment| (segment.live_octets(), segment.id)).collect();
         sparse.sort_unstable();
         sparse.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// A message is owed a tombstone.
+    pub(super) fn note_owed(&self, effect: &Effect) {
+        for place in effect.places() {
+            self.segment(place.segment).inspect(|segment| segment.add_owed(place.record_octets()));
+        }
+    }
+
+    /// Its tombstone is on its way, or not needed any more; to be said before anything of it is let go of.
+    pub(super) fn forget_owed(&self, effect: &Effect) {
+        for place in effect.places() {
+            self.segment(place.segment).inspect(|segment| segment.sub_owed(place.record_octets()));
+        }
     }
 
     /// Lets go of what messages that are owed a tombstone do not need: their chunks at once, and whole segments that hold
@@ -142,7 +157,9 @@ impl Ledger {
         gone.into_iter().for_each(|(_, place)| self.unpin(place));
         let mut pins: HashMap<UseId, u32> = HashMap::new();
         for (_, effect) in owed.iter_mut() {
+            self.forget_owed(effect);
             effect.take_parts().into_iter().for_each(|part| self.unpin(part));
+            self.note_owed(effect);
             if let Some(home) = effect.home() {
                 let here = effect.places().filter(|place| place.segment == home).count();
                 *pins.entry(home).or_default() += u32::try_from(here).unwrap_or(u32::MAX);
@@ -154,6 +171,7 @@ impl Ledger {
             .extract_if(.., |(_, effect)| effect.home().is_some_and(|home| pins.contains_key(&home)))
             .collect();
         for (_, effect) in settled {
+            self.forget_owed(&effect);
             let Some(home) = effect.home() else { continue };
             for place in effect.places() {
                 if place.segment == home {

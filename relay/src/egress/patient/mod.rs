@@ -282,6 +282,8 @@ impl<I: Io, F: Files> Sink for Patient<I, F> {
             (Some(delivery), Patience::Within(Duration::ZERO)) => {
                 delivery.room(mail.params.size.unwrap_or(0))
             }
+            // The spool is not there for want of room.
+            (None, Patience::Within(Duration::ZERO)) => Err(reply::STORAGE_FULL),
             _ => Ok(()),
         }
     }
