@@ -115,6 +115,7 @@ fn entry() -> Entry {
         body: Body::SevenBit,
         smtputf8: false,
         requiretls: false,
+        waives_tls: false,
         arrival_ms: 1_790_000_000_000,
         client: Client {
             address: std::net::Ipv4Addr::new(198, 18, 0, 1).into(),

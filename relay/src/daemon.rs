@@ -4,6 +4,7 @@
 //! the workers serve (a second instance must not take a single connection), and the `ready` line comes when every worker
 //! answers. It must not do work of its own once the control plane runs.
 
+pub mod panics;
 mod recovery;
 
 use std::fmt;
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use self::recovery::Home;
+use self::recovery::{Home, When};
 use crate::config::{self, Config, Loaded, Sources};
 use crate::control;
 use crate::control::{Bound, ControlPlane, Read, Start, Workers};
@@ -153,11 +154,12 @@ pub fn run(loaded: Loaded, sources: Sources, best: Rung) -> Result<(), Fault> {
             Box::pin(watch_certificates(watch)),
             Box::pin(control::gate::ban_offenders(offences, Arc::clone(&gate))),
             Box::pin(keeper.run()),
+            Box::pin(Arc::clone(&home).await_room()),
         ],
         gate,
     })
     .map_err(Fault::Control)?;
-    home.take_over(&config.spool, &config.egress).map_err(Fault::Spool)?;
+    home.take_over(&config.spool, &config.egress, When::Starting).map_err(Fault::Spool)?;
     let seats = sockets.into_iter().zip(receivers);
     let seats = seats.map(|(sockets, orders)| Seat { sockets, orders }).collect();
     let workers = start_workers(seats, &settings, &look_ups, (best, shared))?;
@@ -243,7 +245,7 @@ fn reread(sources: &Sources, reloaded: &Reloaded) -> Result<Read, Vec<String>> {
         .map_err(|unready| vec![unready.to_string()])?;
     reloaded
         .home
-        .take_over(&loaded.config.spool, &loaded.config.egress)
+        .take_over(&loaded.config.spool, &loaded.config.egress, When::Reloading)
         .map_err(|fault| vec![fault.to_string()])?;
     reloaded.log.set_level(loaded.config.log.level);
     reloaded.log.reopen();

@@ -1,4 +1,4 @@
-//! Who asked for what to go where. Immutable once the data begins.
+//! Who asked for what to go where. Immutable once the header section is known.
 
 use std::net::SocketAddr;
 
@@ -15,6 +15,9 @@ pub struct Envelope {
     pub mail: Mail,
     /// The recipients that were accepted, in order; never empty once the data begins.
     pub recipients: Vec<Rcpt>,
+    /// Whether its sender waives the TLS policies of the recipients' domains (RFC 8689 §3): known when the header section
+    /// is, long after the recipients.
+    pub waives_tls: bool,
 }
 
 /// Who is at the other end of a session.

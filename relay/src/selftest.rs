@@ -20,7 +20,7 @@ use crate::egress::connect::{self, Manner, Unusable};
 use crate::egress::connection::Connection;
 use crate::egress::permit::{Permit, PermitBook};
 use crate::egress::pool::{Claim, Pool};
-use crate::egress::protection::Protection;
+use crate::egress::protection::{Findings, Inquiry, Protection};
 use crate::egress::route;
 use crate::egress::token;
 use crate::io::Io;
@@ -30,6 +30,7 @@ use crate::io::ring::{RingIo, RingStream};
 use crate::limits::{
     HTTPS_TIMEOUT, TICK, UPSTREAM_ENVELOPE_TIMEOUT, UPSTREAM_QUIT_TIMEOUT, UPSTREAM_VERDICT_TIMEOUT,
 };
+use crate::resolve::sts::{Mode, Policy};
 use crate::resolve::{self, Resolver, Service};
 use crate::smtp::client::{Client, MailOptions, RcptOptions};
 use crate::tls::client::{Connector, Dane, Demand, Wanted};
@@ -160,9 +161,8 @@ impl Test<'_> {
         host: &Arc<str>,
         address: SocketAddr,
     ) -> Option<Connection<RingStream>> {
-        let tlsa = self.tlsa(upstream, host).await;
-        let wanted = self.demand.of(host, &upstream.host.name(), tlsa.as_ref());
-        match self.connect(wanted.clone(), host, address, true).await {
+        let found = self.inquire(upstream, host).await;
+        match self.connect(found.wanted, host, address, true).await {
             Ok(connection) => {
                 self.show(&connection);
                 Some(connection)
@@ -182,23 +182,31 @@ impl Test<'_> {
         }
     }
 
-    async fn tlsa(&mut self, upstream: &UpstreamAddress, host: &Arc<str>) -> Option<Dane> {
-        if !self.demand.asks_for_tlsa() || matches!(upstream.host, UpstreamHost::Address(_)) {
-            return None;
+    /// Asks DNS and the domain's policy, as a worker does, and shows what they say.
+    async fn inquire(&mut self, address: &UpstreamAddress, host: &Arc<str>) -> Findings {
+        let config = &self.config.egress;
+        let inquiry = Inquiry { config, demand: self.demand, resolver: &self.resolver, address };
+        let found = inquiry.about(host).await;
+        let has_policy = inquiry.domain_with_policy().is_some();
+        found.tlsa.iter().for_each(|tlsa| self.show_tlsa(tlsa));
+        if has_policy {
+            let said = found.policy.as_ref().map_or("no policy".to_owned(), |policy| describe(policy, host));
+            self.say(&format!("    MTA-STS: {said}"));
         }
-        let route = match &upstream.host {
-            UpstreamHost::Mx(domain) if self.demand.asks_for_signed_route() => Some(domain),
-            _ => None,
-        };
-        let dane = self.resolver.dane(host, upstream.port, route).await;
-        let said = match &dane {
-            Dane::Records(records) => format!("{} usable", records.len()),
+        found
+    }
+
+    fn show_tlsa(&mut self, tlsa: &Dane) {
+        let said = match tlsa {
+            Dane::Records(records) => {
+                let records: Vec<String> = records.iter().map(ToString::to_string).collect();
+                format!("{} usable: {}", records.len(), records.join(", "))
+            }
             Dane::Unusable => "signed, but none is usable".to_owned(),
             Dane::None => "none that is signed".to_owned(),
             Dane::Unknown(why) => format!("unknown: {why}"),
         };
         self.say(&format!("    TLSA records: {said}"));
-        Some(dane)
     }
 
     async fn connect(
@@ -347,6 +355,16 @@ fn level(demand: &Demand) -> &'static str {
         Level::Fingerprint => "fingerprint",
         Level::Verify => "verify",
         Level::Secure => "secure",
+    }
+}
+
+/// What a policy says about a host (RFC 8461 §4.1, §5).
+fn describe(policy: &Policy, host: &str) -> String {
+    let mode = policy.mode.word();
+    match policy.pattern_of(host) {
+        _ if policy.mode == Mode::None => "mode none".to_owned(),
+        Some(pattern) => format!("mode {mode}, {host} is named by {pattern}"),
+        None => format!("mode {mode}, {host} is not named"),
     }
 }
 

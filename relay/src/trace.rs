@@ -7,9 +7,12 @@
 //! What peers said of themselves stands in `Received:` only if it is a domain or an address literal; anything
 //! else is replaced, never escaped, because every quoting has a reader that gets it wrong.
 
+mod tls_required;
+
 use std::fmt;
 use std::net::IpAddr;
 
+use self::tls_required::TlsRequired;
 use crate::limits::{DOMAIN_OCTETS_MAX, HEADER_SECTION_OCTETS_MAX, PATH_OCTETS_MAX};
 use crate::smtp::body::Form;
 use crate::units::QueueId;
@@ -45,6 +48,7 @@ pub struct HeaderScan {
     has_from: bool,
     has_8bit: bool,
     needs_separator: bool,
+    tls_required: TlsRequired,
 }
 
 impl HeaderScan {
@@ -64,6 +68,7 @@ impl HeaderScan {
             has_from: false,
             has_8bit: false,
             needs_separator: false,
+            tls_required: TlsRequired::default(),
         }
     }
 
@@ -134,6 +139,13 @@ impl HeaderScan {
         self.has_from
     }
 
+    /// Whether the sender asks that the TLS policies of the recipients' domains be ignored: `TLS-Required: No`, once
+    /// (RFC 8689 §3). More than one such field, or another value, asks for nothing.
+    #[must_use]
+    pub fn waives_tls(&self) -> bool {
+        self.tls_required.is_no()
+    }
+
     /// Whether an octet above 127 stands in the header section: such a message needs SMTPUTF8 (RFC 6532 §3).
     #[must_use]
     pub fn has_8bit(&self) -> bool {
@@ -201,6 +213,7 @@ impl HeaderScan {
         let end = memchr::memchr(b'\n', octets);
         let taken = end.map_or(octets.len(), |end| end + 1);
         self.has_8bit |= !octets[..taken].is_ascii();
+        self.tls_required.read(&octets[..taken]);
         if end.is_some() {
             self.at = At::LineStart;
         }
@@ -208,11 +221,13 @@ impl HeaderScan {
     }
 
     fn note_field(&mut self) {
+        self.tls_required.end();
         match self.name.known() {
             b"received" => self.hops += 1,
             b"date" => self.has_date = true,
             b"message-id" => self.has_message_id = true,
             b"from" => self.has_from = true,
+            b"tls-required" => self.tls_required.begin(),
             _ => {}
         }
     }
@@ -463,8 +478,8 @@ fn push_display(out: &mut Vec<u8>, text: impl fmt::Display) {
     let _ = write!(out, "{text}");
 }
 
-/// The longest name looked for, `message-id`.
-const KNOWN_NAME_OCTETS_MAX: usize = 10;
+/// The longest name looked for, `tls-required`.
+const KNOWN_NAME_OCTETS_MAX: usize = 12;
 const IPV6_TAG: &str = "IPv6:";
 const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS: [&str; 12] =
@@ -522,6 +537,37 @@ mod tests {
         assert!(scan.has_date() && scan.has_message_id() && scan.has_from() && !scan.has_8bit());
         let scan = plain("Resent-Date: x\r\nX-From: y\r\nMessage-Id-X: z\r\n\r\nDate: x\r\n");
         assert!(!scan.has_date() && !scan.has_message_id() && !scan.has_from());
+    }
+
+    #[test]
+    fn tls_is_waived_by_one_field_that_says_no() {
+        for header in [
+            "TLS-Required: No\r\n",
+            "a: b\r\ntls-required : \t nO \r\nc: d\r\n",
+            "TLS-Required:\r\n No\r\n",
+            "TLS-Required: No\r\n \r\n",
+        ] {
+            for cut in 0..header.len() {
+                let (one, other) = header.as_bytes().split_at(cut);
+                assert!(scan(Form::Plain, &[one, other, b"\r\nbody"]).waives_tls(), "{header:?} {cut}");
+            }
+        }
+        for header in [
+            "",
+            "TLS-Required: \r\n",
+            "TLS-Required: N\r\n",
+            "TLS-Required: N o\r\n",
+            "TLS-Required: No, really\r\n",
+            "TLS-Required: No\r\n really\r\n",
+            "TLS-Required: Yes\r\n",
+            "TLS-Required: No\r\nTLS-Required: No\r\n",
+            "TLS-Required: Yes\r\nTLS-Required: No\r\n",
+            "X-TLS-Required: No\r\n",
+            "TLS-Required-: No\r\n",
+            "a: b\r\n\r\nTLS-Required: No\r\n",
+        ] {
+            assert!(!plain(&format!("{header}\r\nbody")).waives_tls(), "{header:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 pub mod post;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
@@ -121,6 +121,8 @@ struct Worker {
     post: Post<RingIo, RingFiles>,
     rung: Rung,
     berths: Arc<Berths>,
+    /// What its part of the spool is opened by, once there is one.
+    spool: RefCell<Arc<spool::Config>>,
     admission: Arc<Admission>,
     banned: Arc<Banned>,
     listening: Vec<RawFd>,
@@ -150,13 +152,14 @@ impl Worker {
             post,
             rung,
             berths,
+            spool: RefCell::new(spool),
             admission,
             banned,
             listening: parts.listeners.iter().map(|(_, listener)| listener.as_raw_fd()).collect(),
             sessions: Cell::new(0),
             sessions_open: Cell::new(0),
         });
-        worker.open_spool(spool)?;
+        worker.open_spool()?;
         for (kind, listener) in parts.listeners {
             // epoll needs it; a ring would answer EAGAIN instead of waiting.
             listener.set_nonblocking(rung == Rung::Epoll)?;
@@ -166,14 +169,14 @@ impl Worker {
     }
 
     /// Opens its part of the spool, where one was taken over for it.
-    fn open_spool(&self, config: Arc<spool::Config>) -> io::Result<()> {
-        if !self.berths.has_for(self.id) {
+    fn open_spool(&self) -> io::Result<()> {
+        if self.post.delivery().is_some() || !self.berths.has_for(self.id) {
             return Ok(());
         }
         // What may fail comes first: the berth is there for the next reload then.
         let files = if self.rung == Rung::Epoll { RingFiles::on_threads() } else { RingFiles::on_ring() }?;
         if let Some(shard) = self.berths.take(self.id) {
-            self.post.open_spool(files, shard, config);
+            self.post.open_spool(files, shard, Arc::clone(&self.spool.borrow()));
         }
         Ok(())
     }
@@ -223,15 +226,15 @@ impl Worker {
     }
 
     fn reload(&self, settings: Settings) -> Result<(), String> {
-        if self.post.delivery().is_none() {
-            let opened = self.open_spool(Arc::clone(&settings.spool));
-            opened.map_err(|error| format!("STATE_DIR: {error}"))?;
-        }
+        self.spool.replace(Arc::clone(&settings.spool));
+        self.open_spool().map_err(|error| format!("STATE_DIR: {error}"))?;
         self.post.reload(settings)
     }
 
     fn tick(&self) {
         self.io.expire();
+        // There is one at last, if it was awaited. What fails now is tried again with the next tick.
+        let _ = self.open_spool();
         self.post.tick();
         if self.post.ingress.is_draining() {
             self.io.interrupt();

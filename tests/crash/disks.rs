@@ -1,63 +1,35 @@
-//! Real file systems that fill up or turn read-only: clients hear 4xx, and nothing acknowledged is lost.
+//! Real file systems that fill up: clients hear 4xx, nothing acknowledged is lost, and service resumes.
 
+use std::fs::DirBuilder;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
 use std::sync::Arc;
 
+use ringpost_tests::admin;
 use ringpost_tests::daemon::{Builder, Daemon};
-use ringpost_tests::process::run;
-use ringpost_tests::skip::found;
 use ringpost_tests::upstream::{Script, Upstream, refusing};
 use ringpost_tests::wait::Watched;
 use ringpost_tests::{need, skip};
 
 use super::ledger::{Ledger, Load, Shared, balance};
-
-/// A mount that goes away with its directory.
-struct Mounted {
-    dir: tempfile::TempDir,
-}
-
-impl Mounted {
-    /// Mounts; `None` where this process may not.
-    fn new(arguments: &[&str]) -> Option<Self> {
-        let dir = tempfile::Builder::new().prefix("ringpost-disk-").tempdir().expect("a directory");
-        let done = run(Command::new(found("mount")?).args(arguments).arg(dir.path()));
-        (done.code == Some(0)).then_some(Self { dir })
-    }
-
-    fn state(&self) -> PathBuf {
-        self.dir.path().join("state")
-    }
-
-    fn remount(&self, options: &str) {
-        let done =
-            run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(self.dir.path()));
-        assert_eq!(done.code, Some(0), "{done:#?}");
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // The directory under it stays empty, whatever becomes of this.
-        Command::new("umount").arg("-l").arg(self.dir.path()).status().ok();
-    }
-}
+use super::mounts::{Mounted, ext4};
 
 /// A relay whose spool is there and whose upstream is down.
-fn stranded(state: &Path) -> (Daemon, SocketAddr) {
+pub(crate) fn stranded(state: &Path) -> (Daemon, SocketAddr) {
     let address = refusing();
-    let daemon = Builder::relaying_to(&format!("[127.0.0.1]:{}", address.port()))
+    (strandable(state, address).start(), address)
+}
+
+fn strandable(state: &Path, upstream: SocketAddr) -> Builder {
+    Builder::relaying_to(&format!("[127.0.0.1]:{}", upstream.port()))
         .with("DELIVERY_PATIENCE", "0")
         .with("QUEUE_RETRY", "100ms")
         .with("STATE_DIR", &state.display().to_string())
-        .start();
-    (daemon, address)
 }
 
 /// Sends until the relay refuses for want of its disk, and some more; says what it heard.
-fn send_until_refused(daemon: &Daemon, ledger: &Shared) -> Vec<String> {
+pub(crate) fn send_until_refused(daemon: &Daemon, ledger: &Shared) -> Vec<String> {
     let before = ledger.read(|ledger| ledger.refusals.len());
     let load = Load::start(daemon.smtp(), 4, 400_000, ledger);
     ledger.find("the relay refuses", |ledger| (ledger.refusals.len() >= before + 10).then_some(()));
@@ -66,13 +38,13 @@ fn send_until_refused(daemon: &Daemon, ledger: &Shared) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_temporary(refusals: &[String]) {
+pub(crate) fn assert_temporary(refusals: &[String]) {
     let is_fit = |reply: &&String| reply.starts_with("452 4.3.1") || reply.starts_with("451 4.3.0");
     assert!(refusals.iter().all(|reply| is_fit(&reply)), "{refusals:?}");
 }
 
 /// The upstream comes up: what was acknowledged is delivered.
-fn delivers(daemon: &Daemon, address: SocketAddr) -> Upstream {
+pub(crate) fn delivers(daemon: &Daemon, address: SocketAddr) -> Upstream {
     let upstream = Upstream::start_at(TcpListener::bind(address).expect("the port is free"), Script::new());
     daemon.verb(&["flush"]);
     daemon.reaches("ringpost_queue_octets", 0.0);
@@ -80,7 +52,7 @@ fn delivers(daemon: &Daemon, address: SocketAddr) -> Upstream {
 }
 
 /// The upstream comes up: what was acknowledged is delivered, and then new mail is taken again.
-fn recovers(daemon: &Daemon, address: SocketAddr, ledger: &Shared) {
+pub(crate) fn recovers(daemon: &Daemon, address: SocketAddr, ledger: &Shared) {
     let upstream = delivers(daemon, address);
     let before = ledger.read(|ledger| ledger.acknowledged.len());
     let load = Load::start(daemon.smtp(), 2, 1000, ledger);
@@ -91,7 +63,7 @@ fn recovers(daemon: &Daemon, address: SocketAddr, ledger: &Shared) {
     assert!(found.twice_across_lives == 0 && found.twice_in_one_life == 0, "{found:?}");
 }
 
-fn ledger() -> Shared {
+pub(crate) fn ledger() -> Shared {
     Arc::new(Watched::new(Ledger::default()))
 }
 
@@ -106,7 +78,7 @@ fn fills_up(mounted: &Mounted) {
 
 #[test]
 fn a_full_tmpfs_is_4xx_and_service_resumes() {
-    match Mounted::new(&["-t", "tmpfs", "-o", "size=64m", "tmpfs"]) {
+    match Mounted::tmpfs("size=64m") {
         Some(mounted) => fills_up(&mounted),
         None => skip!("no mount for this user"),
     }
@@ -114,7 +86,7 @@ fn a_full_tmpfs_is_4xx_and_service_resumes() {
 
 #[test]
 fn a_file_system_without_inodes_is_4xx_and_service_resumes() {
-    match Mounted::new(&["-t", "tmpfs", "-o", "size=256m,nr_inodes=20", "tmpfs"]) {
+    match Mounted::tmpfs("size=256m,nr_inodes=20") {
         Some(mounted) => fills_up(&mounted),
         None => skip!("no mount for this user"),
     }
@@ -130,29 +102,52 @@ fn a_full_ext4_is_4xx_and_service_resumes() {
     }
 }
 
-/// A small file system of its own in a file.
-fn ext4(dir: &Path) -> Option<Mounted> {
-    let image = dir.join("disk.img");
-    std::fs::File::create(&image).and_then(|file| file.set_len(96 << 20)).expect("an image");
-    let made = run(Command::new(found("mkfs.ext4")?).args(["-q", "-F"]).arg(&image));
-    assert_eq!(made.code, Some(0), "{made:#?}");
-    Mounted::new(&["-o", "loop", &image.display().to_string()])
+#[test]
+fn a_full_tmpfs_with_messages_that_nobody_takes_in_every_segment_takes_mail_again() {
+    let Some(mounted) = Mounted::tmpfs("size=64m") else { skip!("no mount for this user") };
+    let address = refusing();
+    // The file system is to be what is full.
+    let daemon = strandable(&mounted.state(), address).with("QUEUE_BYTES_MAX", "100%").start();
+    let ledger = ledger();
+    assert_temporary(&send_until_refused(&daemon, &ledger));
+    // In the order that they came.
+    let listed = daemon.verb(&["queue", "list", "--json"]).stdout;
+    let mut ids: Vec<String> = listed.lines().map(queue_id).collect();
+    ids.sort();
+    let held: Vec<&str> = ids.iter().step_by(6).map(String::as_str).collect();
+    assert!(held.len() >= 16, "as many as there are segments: {}", held.len());
+    let done = daemon.verb(&[&["queue", "hold"][..], &held].concat());
+    assert_eq!(done.code, Some(0), "{done:#?}");
+    let upstream = Upstream::start_at(TcpListener::bind(address).expect("the port is free"), Script::new());
+    daemon.verb(&["flush"]);
+    let before = ledger.read(|ledger| ledger.acknowledged.len());
+    let load = Load::start(daemon.smtp(), 2, 1000, &ledger);
+    ledger.find("mail is taken", |ledger| (ledger.acknowledged.len() >= before + 10).then_some(()));
+    load.end();
+    daemon.verb(&["queue", "release", "--all"]);
+    daemon.verb(&["flush"]);
+    daemon.reaches("ringpost_queue_octets", 0.0);
+    let found = balance(&ledger, &upstream);
+    assert!(found.twice_across_lives == 0 && found.twice_in_one_life == 0, "{found:?}");
+    daemon.stop();
+}
+
+fn queue_id(line: &str) -> String {
+    let entry: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+    entry["queue_id"].as_str().expect("an id").to_owned()
 }
 
 #[test]
 fn a_restart_on_a_full_disk_serves_what_it_has_and_then_new_mail() {
-    let Some(mounted) = Mounted::new(&["-t", "tmpfs", "-o", "size=64m", "tmpfs"]) else {
+    let Some(mounted) = Mounted::tmpfs("size=64m") else {
         skip!("no mount for this user");
     };
     let (daemon, address) = stranded(&mounted.state());
     let ledger = ledger();
     send_until_refused(&daemon, &ledger);
-    let ballast = mounted.dir.path().join("ballast");
     let killed = daemon.kill();
     // What is left goes to somebody else.
-    let done =
-        run(Command::new("dd").args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", ballast.display())));
-    assert_ne!(done.code, Some(0), "the disk is full now");
+    let ballast = mounted.fill();
     let daemon = killed.start();
     assert_temporary(&send_until_refused(&daemon, &ledger));
     std::fs::remove_file(ballast).expect("it is there");
@@ -160,25 +155,78 @@ fn a_restart_on_a_full_disk_serves_what_it_has_and_then_new_mail() {
     daemon.stop();
 }
 
+/// A relay that is started on a disk without any room, where there may be an empty spool directory already.
+fn starts_on_a_full_disk(mounted: &Mounted) {
+    let ballast = mounted.fill();
+    let (daemon, address) = stranded(&mounted.state());
+    let ledger = ledger();
+    let refusals = send_until_refused(&daemon, &ledger);
+    assert!(refusals.iter().all(|reply| reply.starts_with("452 4.3.1")), "{refusals:?}");
+    assert_eq!(admin::get(daemon.admin(), "/readyz").status, 503);
+    std::fs::remove_file(ballast).expect("it is there");
+    let load = Load::start(daemon.smtp(), 2, 1000, &ledger);
+    ledger.find("mail is taken", |ledger| (ledger.acknowledged.len() >= 10).then_some(()));
+    load.end();
+    assert_eq!(admin::get(daemon.admin(), "/readyz").status, 200);
+    let spool = mounted.state().join("spool");
+    let mode = spool.metadata().expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let second = strandable(&mounted.state(), address).try_start().expect_err("the spool is locked");
+    assert_eq!(second.code, Some(73), "{second:#?}");
+    recovers(&daemon, address, &ledger);
+    daemon.stop();
+}
+
 #[test]
-fn a_disk_that_turns_read_only_is_4xx_and_service_resumes() {
+fn a_full_disk_without_a_spool_is_452_and_the_spool_is_made_as_soon_as_there_is_room() {
+    need!("mkfs.ext4");
+    let dir = tempfile::tempdir().expect("a directory");
+    match ext4(dir.path()) {
+        Some(mounted) => starts_on_a_full_disk(&mounted),
+        None => skip!("no loop device for this user"),
+    }
+}
+
+#[test]
+fn a_full_disk_with_an_empty_spool_directory_is_452_and_serves_as_soon_as_there_is_room() {
     need!("mkfs.ext4");
     let dir = tempfile::tempdir().expect("a directory");
     let Some(mounted) = ext4(dir.path()) else { skip!("no loop device for this user") };
-    let (daemon, address) = stranded(&mounted.state());
-    let ledger = ledger();
-    let load = Load::start(daemon.smtp(), 2, 1000, &ledger);
-    ledger.find("some mail is taken", |ledger| (ledger.acknowledged.len() >= 20).then_some(()));
-    load.end();
-    // Open files keep a file system from a plain remount; this is what the file system does to itself after an error.
-    mounted.remount("abort");
-    assert_temporary(&send_until_refused(&daemon, &ledger));
-    let _ = address;
-    let killed = daemon.kill();
-    drop(mounted);
-    let image = dir.path().join("disk.img").display().to_string();
-    let Some(mounted) = Mounted::new(&["-o", "loop", &image]) else { skip!("no loop device for this user") };
-    let daemon = killed.with("STATE_DIR", &mounted.state().display().to_string()).start();
-    recovers(&daemon, address, &ledger);
-    daemon.stop();
+    let spool = mounted.state().join("spool");
+    DirBuilder::new().mode(0o700).recursive(true).create(spool).expect("a directory");
+    starts_on_a_full_disk(&mounted);
+}
+
+#[test]
+fn a_full_disk_does_not_excuse_a_spool_that_is_not_ours() {
+    need!("mkfs.ext4");
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some(mounted) = ext4(dir.path()) else { skip!("no loop device for this user") };
+    let spool = mounted.state().join("spool");
+    DirBuilder::new().mode(0o755).recursive(true).create(&spool).expect("a directory");
+    mounted.fill();
+    let refused = strandable(&mounted.state(), refusing()).try_start().expect_err("it is open to others");
+    assert_eq!(refused.code, Some(73), "{refused:#?}");
+    assert!((refused.stdout + &refused.stderr).contains("must be closed to group and others"));
+}
+
+#[test]
+fn a_full_disk_without_a_spool_lets_mail_through_to_an_upstream_that_answers_in_time() {
+    need!("mkfs.ext4");
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some(mounted) = ext4(dir.path()) else { skip!("no loop device for this user") };
+    mounted.fill();
+    let upstream = Upstream::plain();
+    for patience in ["forever", "10s"] {
+        let daemon = Builder::relaying_to(&upstream.host())
+            .with("DELIVERY_PATIENCE", patience)
+            .with("STATE_DIR", &mounted.state().display().to_string())
+            .start();
+        let ledger = ledger();
+        let load = Load::start(daemon.smtp(), 1, 1000, &ledger);
+        ledger.find("mail goes through", |ledger| (ledger.acknowledged.len() >= 3).then_some(()));
+        load.end();
+        assert_eq!(ledger.read(|ledger| ledger.refusals.len()), 0);
+        daemon.stop();
+    }
 }

@@ -3,5 +3,7 @@
 //! `cargo xtask crash` plays campaigns of this; in the test suite a short form of each runs.
 
 mod disks;
+mod faults;
 mod kills;
 mod ledger;
+mod mounts;

@@ -15,6 +15,7 @@ pub mod opensmtpd;
 pub mod pipe;
 pub mod postfix;
 pub mod process;
+pub mod resolver;
 pub mod skip;
 pub mod upstream;
 pub mod verdict;

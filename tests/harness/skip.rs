@@ -11,6 +11,13 @@ pub fn announce(reason: &str) {
     writeln!(std::io::stderr().lock(), "SKIPPED {name}: {reason}").ok();
 }
 
+/// Says again what a run of the test in another process has announced, by what that process said.
+pub fn repeat(said: &str) {
+    for line in said.lines().filter(|line| line.starts_with("SKIPPED ")) {
+        writeln!(std::io::stderr().lock(), "{line}").ok();
+    }
+}
+
 /// Returns from the test that it stands in, having said why.
 #[macro_export]
 macro_rules! skip {

@@ -177,7 +177,7 @@ impl Sink for Hand {
         let count = envelope.recipients.len();
         if self.flaw == Some(Flaw::RecipientLost) && count > 1 {
             let recipients = envelope.recipients[..count - 1].to_vec();
-            let lacking = Envelope { id: envelope.id, mail: envelope.mail.clone(), recipients };
+            let lacking = Envelope { mail: envelope.mail.clone(), recipients, ..*envelope };
             return self.patient.finish(&lacking, rest, content).await;
         }
         self.patient.finish(envelope, rest, content).await

@@ -64,6 +64,14 @@ fn cram_md5_answers_the_challenge() {
 }
 
 #[test]
+fn an_upstream_that_asks_on_behind_a_digest_hears_no_password() {
+    let script = secure("CRAM-MD5").once(Stage::Auth, "334 PDFAYT4=").once(Stage::AuthResponse, "334 ");
+    let upstream = Upstream::start(script);
+    deferred(&builder(&upstream).start());
+    assert_eq!(upstream.commands(0)[5], "*");
+}
+
+#[test]
 fn the_login_is_never_sent_in_clear() {
     // No TLS, TLS refused, TLS broken: with a login, `may` does not fall back.
     let scripts = [

@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 
 use ringpost_tests::certificate::{Authority, Identity, Validity};
-use ringpost_tests::daemon::{Builder, Daemon, field};
+use ringpost_tests::daemon::{Builder, field};
 use ringpost_tests::message;
 use ringpost_tests::namespace::{Place, enter};
 use ringpost_tests::need;
@@ -53,19 +53,19 @@ struct Stage {
 }
 
 impl Stage {
-    fn relay(&self, upstream: &Upstream, level: &str, sts: &str) -> Daemon {
+    fn relay(&self, upstream: &Upstream, level: &str, sts: &str) -> Builder {
         let builder = Builder::relaying_to("mx")
             .with("EXT_RELAY_PORT", &upstream.address().port().to_string())
             .with("DNS_SERVERS", &self.zone.address().to_string())
             .with("MTA_STS", sts)
             .with("TLS_VERIFY", level);
         let path = self.authority.write(builder.dir()).display().to_string();
-        builder.with("UPSTREAM_CA", &path).start()
+        builder.with("UPSTREAM_CA", &path)
     }
 
     /// The TLS that a mail to a domain was delivered by; `None`: it was not.
     fn sends(&self, upstream: &Upstream, level: &str, sts: &str, domain: &str) -> Option<String> {
-        let daemon = self.relay(upstream, level, sts);
+        let daemon = self.relay(upstream, level, sts).start();
         let mut client = daemon.client();
         client.command("MAIL FROM:<a@client.test>").assert("250");
         let reply = client.command(&format!("RCPT TO:<b@{domain}>"));
@@ -123,6 +123,67 @@ fn a_policy_in_force_is_kept_and_none_is_made_up() {
 }
 
 #[test]
+fn a_policy_in_force_is_waived_by_tls_required_no() {
+    match enter(&[]) {
+        Place::Done => return,
+        Place::Unable(why) => skip!("{why}"),
+        Place::Inside => {}
+    }
+    let zone = Zone::start(&need!("knotd"), &records(), "", "");
+    let authority = Authority::root();
+    let listener = TcpListener::bind("127.0.0.3:443").expect("the port is ours alone");
+    let _web =
+        Web::start(listener, authority.host(&["mta-sts.enforce.test"], Validity::Now).server(), policy);
+    let clear = Upstream::plain();
+    let stage = Stage { zone, authority };
+    for (level, outcome) in [("may", "delivered"), ("encrypt", "deferred")] {
+        let daemon = stage.relay(&clear, level, "yes").with("DELIVERY_PATIENCE", "0").start();
+        let mut client = daemon.client();
+        client.envelope("a@client.test", &["b@enforce.test"]);
+        client.data(&message::ordinary("x\r\n")).assert("250");
+        daemon.logged("deferred");
+        client.envelope("a@client.test", &["b@enforce.test"]);
+        let waived = [b"TLS-Required: No\r\n", &message::ordinary("x\r\n")[..]].concat();
+        let reply = client.data(&waived).text();
+        let id = reply.rsplit(' ').next().expect("an id");
+        let of_it = |line: &str| field(line, "event") == Some(outcome) && field(line, "queue_id") == Some(id);
+        daemon.says(of_it);
+    }
+    assert_eq!(clear.complete(), 1);
+}
+
+#[test]
+fn selftest_shows_the_policy_and_the_name_that_matches() {
+    match enter(&[]) {
+        Place::Done => return,
+        Place::Unable(why) => skip!("{why}"),
+        Place::Inside => {}
+    }
+    let zone = Zone::start(&need!("knotd"), &records(), "", "");
+    let authority = Authority::root();
+    let names = ["enforce", "other", "testing"].map(|name| format!("mta-sts.{name}.test"));
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let listener = TcpListener::bind("127.0.0.3:443").expect("the port is ours alone");
+    let _web = Web::start(listener, authority.host(&names, Validity::Now).server(), policy);
+    let hosts = ["mx.enforce.test", "mx.other.test", "mx.testing.test", "mx.silent.test"];
+    let upstream = Upstream::start(Script::new().with_tls(authority.host(&hosts, Validity::Now).server()));
+    let stage = Stage { zone, authority };
+    for (domain, code, expected) in [
+        ("enforce", 0, &["mode enforce, mx.enforce.test is named by *.enforce.test", " verified"][..]),
+        ("other", 69, &["mode enforce, mx.other.test is not named", "does not name mx.other.test"]),
+        ("testing", 0, &["mode testing, mx.testing.test is not named", " unverified"]),
+        ("silent", 0, &["MTA-STS: no policy", " unverified"]),
+    ] {
+        let builder = stage.relay(&upstream, "may", "yes");
+        let finished = builder.verb(&["selftest", "--to", &format!("b@{domain}.test")]);
+        assert_eq!(finished.code, Some(code), "{finished:#?}");
+        for text in expected {
+            assert!(finished.stdout.contains(text), "{text:?} is not in\n{}", finished.stdout);
+        }
+    }
+}
+
+#[test]
 fn a_known_policy_is_fetched_once() {
     match enter(&[]) {
         Place::Done => return,
@@ -136,7 +197,7 @@ fn a_known_policy_is_fetched_once() {
     let host = authority.host(&["mx.enforce.test"], Validity::Now);
     let upstream = Upstream::start(Script::new().with_tls(host.server()));
     let stage = Stage { zone, authority };
-    let daemon = stage.relay(&upstream, "may", "yes");
+    let daemon = stage.relay(&upstream, "may", "yes").start();
     for _ in 0..2 {
         let mut client = daemon.client();
         client.command("MAIL FROM:<a@client.test>").assert("250");

@@ -118,6 +118,29 @@ fn a_token_is_renewed_before_its_end() {
 }
 
 #[test]
+fn a_refresh_token_that_was_replaced_is_not_used_again_after_a_reload() {
+    let authority = Authority::root();
+    let count = AtomicUsize::new(0);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let web = Web::start(listener, authority.host(&["localhost"], Validity::Now).server(), move |_| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        let body =
+            format!(r#"{{"access_token":"a{number}","expires_in":3600,"refresh_token":"next-{number}"}}"#);
+        answer("200 OK", "application/json", &body)
+    });
+    let upstream = Upstream::start(script("XOAUTH2"));
+    let daemon = refreshing(&upstream, &web, &authority).start();
+    daemon.logged("token_renewed");
+    assert_eq!(daemon.verb(&["reload"]).code, Some(0));
+    let bodies = web.asked().find("another token is asked for", |asked| {
+        let bodies: Vec<String> = asked.iter().map(|asked| asked.body.clone()).collect();
+        (bodies.len() >= 2).then_some(bodies)
+    });
+    assert!(bodies[0].contains(&format!("refresh_token={}&", SECRETS[1])), "{bodies:?}");
+    assert!(bodies[1].contains("refresh_token=next-0&"), "{bodies:?}");
+}
+
+#[test]
 fn a_refused_token_is_renewed_at_once_and_the_account_left_alone() {
     let authority = Authority::root();
     let web = endpoint(&authority, 3600);

@@ -37,8 +37,13 @@ pub(crate) const SUITES: &[Needed] = &[
     Needed { program: "haproxy", package: "haproxy", purpose: "PROXY headers from a real balancer" },
     Needed { program: "openssl", package: "openssl", purpose: "peer of tls" },
     Needed { program: "knotd", package: "knot", purpose: "signed zones for tls" },
+    Needed { program: "unbound", package: "unbound", purpose: "validating resolver of tls" },
     Needed { program: "ip", package: "iproute2", purpose: "network namespaces" },
     Needed { program: "unshare", package: "util-linux", purpose: "network namespaces" },
+    Needed { program: "mkfs.ext4", package: "e2fsprogs", purpose: "file systems of crash" },
+    Needed { program: "nbdkit", package: "nbdkit", purpose: "disks of crash that fail on demand" },
+    Needed { program: "nbdfuse", package: "libnbd-bin", purpose: "such a disk as a file" },
+    Needed { program: "fusermount3", package: "fuse3", purpose: "such a disk as a file" },
 ];
 
 /// Installs what is missing where that is possible; says what is missing where it is not.

@@ -17,6 +17,7 @@ pub(super) fn run(common: Common) -> ExitCode {
     if let Err(error) = hide_memory() {
         tell(&format!("warning: core dumps are not forbidden: {error}"));
     }
+    daemon::panics::install();
     let sources = common.sources();
     scrub_environment(Sources::is_secret);
     let loaded = match config::load(&sources, &Host::current()) {

@@ -47,6 +47,7 @@ impl Checker<'_> {
         let workers = self.workers(host);
         self.routes();
         self.refuse_shared_addresses(ingress.as_ref(), control.as_ref());
+        self.warn_of_loop(ingress.as_ref(), egress.as_ref());
         self.judge_together(ingress.as_ref(), egress.as_ref(), tls.as_ref(), gate.as_ref());
         self.refuse_unbuilt(|variable| {
             has_no_login && [&OUTGOING_SMTP_LOGIN, &OUTGOING_SMTP_PASSWORD].contains(&variable)

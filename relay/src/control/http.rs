@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::plane::{Phase, Plane};
+use crate::egress::Patience;
 use crate::limits;
 
 /// The task that serves one admin listener.
@@ -118,12 +119,14 @@ async fn unready(plane: &Plane) -> Option<&'static str> {
     if plane.facts.listeners.is_empty() {
         return Some("no listener is open");
     }
-    let census = plane.census().await;
+    let (census, patience) = (plane.census().await, plane.patience().await);
+    let is_full = census.meter.spools_full > 0;
     match () {
         () if census.workers_stuck > 0 => Some("a worker does not answer"),
         () if census.meter.spools_broken > 0 => Some("the spool cannot be written"),
+        () if is_full && patience == Patience::Within(Duration::ZERO) => Some("the spool is full"),
         // With a spool mail is taken all the same.
-        () if !census.meter.upstreams.is_usable() && !plane.takes_mail_for_later().await => {
+        () if !census.meter.upstreams.is_usable() && (is_full || patience == Patience::Forever) => {
             Some("every upstream is down")
         }
         () => None,
@@ -211,6 +214,21 @@ mod tests {
         let address = started(plane(vec![obedient(meter, true)])).await;
         let (code, text) = get_text(address, "/readyz").await;
         assert_eq!((code, text.trim()), (503, r#"{"ready":false,"reason":"every upstream is down"}"#));
+    }
+
+    #[tokio::test]
+    async fn readiness_needs_a_spool_that_can_be_written() {
+        let full = Meter { spools_full: 1, ..Meter::default() };
+        let address = started(plane(vec![obedient(full, true)])).await;
+        assert_eq!(
+            get_text(address, "/readyz").await.0,
+            200,
+            "mail goes through, as long as an upstream is there"
+        );
+        let broken = Meter { spools_broken: 1, ..Meter::default() };
+        let address = started(plane(vec![obedient(broken, true)])).await;
+        let (code, text) = get_text(address, "/readyz").await;
+        assert_eq!((code, text.trim()), (503, r#"{"ready":false,"reason":"the spool cannot be written"}"#));
     }
 
     #[tokio::test]

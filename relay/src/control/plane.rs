@@ -105,9 +105,9 @@ impl Plane {
         self.in_force.lock().await.settings.clone()
     }
 
-    /// Whether mail is queued while the upstreams are down.
-    pub(super) async fn takes_mail_for_later(&self) -> bool {
-        self.in_force.lock().await.settings.egress.delivery_patience != Patience::Forever
+    /// The patience in force.
+    pub(super) async fn patience(&self) -> Patience {
+        self.in_force.lock().await.settings.egress.delivery_patience
     }
 
     /// The text of `/metrics`.

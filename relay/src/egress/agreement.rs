@@ -151,7 +151,7 @@ impl<I: Io> Agreement<I> {
         next: Next,
     ) -> Result<(Box<Connection<I::Stream>>, Verdicts), Reply> {
         loop {
-            let protection = Protection::of(envelope.mail.params.requiretls);
+            let protection = Protection::of(envelope);
             let mut hand = self.hand(self.taken.first().unwrap_or(&rcpts[0]).clone(), protection).await?;
             if let Err(refusal) = self.foresee(envelope, &hand.connection) {
                 self.leave(hand);
@@ -333,7 +333,7 @@ impl<I: Io> Agreement<I> {
     pub(super) async fn agreed(&mut self, envelope: &Envelope) -> Result<Box<Connection<I::Stream>>, Reply> {
         let Some(first) = self.taken.first().cloned() else { return Err(reply::NO_RECIPIENTS) };
         loop {
-            let mut hand = self.hand(first.clone(), Protection::of(envelope.mail.params.requiretls)).await?;
+            let mut hand = self.hand(first.clone(), Protection::of(envelope)).await?;
             if hand.is_agreed {
                 return Ok(hand.connection);
             }

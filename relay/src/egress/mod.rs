@@ -267,6 +267,7 @@ impl<I: Io> Egress<I> {
     /// # Errors
     /// The reply for the client where none does.
     pub async fn claim(&self, recipient: &Rcpt, protection: Protection) -> Result<Claimed<I::Stream>, Reply> {
+        let protection = self.effective(protection);
         let pools = self.routes.borrow_mut().protected(recipient, protection, &self.permits);
         let mut refusal = reply::UPSTREAM_UNREACHABLE;
         for destination in pools {

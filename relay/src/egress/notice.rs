@@ -171,6 +171,7 @@ fn envelope(to: &str, is_8bit: bool, teller: &Teller<'_>) -> Entry {
         body: if is_8bit { Body::EightBitMime } else { Body::SevenBit },
         smtputf8: !to.is_ascii(),
         requiretls: false,
+        waives_tls: false,
         arrival_ms: teller.now.unix_ms,
         client: Client {
             address: Ipv4Addr::LOCALHOST.into(),

@@ -42,7 +42,7 @@ impl<I: Io> UpstreamStream<I> {
         rcpts: &[Rcpt],
         whole: &Whole,
     ) -> Option<Outcome> {
-        let protection = Protection::of(envelope.mail.params.requiretls);
+        let protection = Protection::of(envelope);
         let refused = |refusal: Reply| Some((vec![Err(refusal.clone()); rcpts.len()], Err(refusal)));
         let hand = match self.agreement.hand(rcpts.first()?.clone(), protection).await {
             Ok(hand) => hand,

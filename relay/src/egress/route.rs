@@ -40,8 +40,8 @@ pub struct Routes<S> {
     fixed: Vec<Destination<S>>,
     /// By recipient domain, in lower case.
     domains: HashMap<String, Destination<S>>,
-    /// The same places once more, for messages with REQUIRETLS: their connections are verified.
-    requiring_tls: HashMap<UpstreamAddress, Destination<S>>,
+    /// The same places once more, for messages that ask for more TLS or for less: their connections are not for others.
+    apart: HashMap<(UpstreamAddress, Protection), Destination<S>>,
     connections_max: u32,
     mx_port: u16,
 }
@@ -56,7 +56,7 @@ impl<S: Stream> Routes<S> {
         let mut routes = Self {
             fixed: Vec::new(),
             domains: HashMap::new(),
-            requiring_tls: HashMap::new(),
+            apart: HashMap::new(),
             connections_max: config.upstream_connections,
             mx_port: 25,
         };
@@ -71,7 +71,7 @@ impl<S: Stream> Routes<S> {
     pub fn configure(&mut self, config: &Config, permits: &PermitBook) -> Vec<Box<Connection<S>>> {
         self.connections_max = config.upstream_connections;
         let mut former = std::mem::take(&mut self.fixed);
-        former.extend(self.requiring_tls.drain().map(|(_, destination)| destination));
+        former.extend(self.apart.drain().map(|(_, destination)| destination));
         if let NextHop::RecipientMx { port } = config.next_hop {
             self.mx_port = port;
         } else {
@@ -145,13 +145,13 @@ impl<S: Stream> Routes<S> {
         permits: &PermitBook,
     ) -> Vec<Destination<S>> {
         let mut places = self.pools(recipient, permits);
-        if protection == Protection::RequireTls {
-            if self.requiring_tls.len() >= DOMAINS_KEPT {
-                self.requiring_tls.retain(|_, destination| !destination.pool.is_unused());
+        if protection != Protection::Configured {
+            if self.apart.len() >= DOMAINS_KEPT {
+                self.apart.retain(|_, destination| !destination.pool.is_unused());
             }
             for place in &mut places {
                 let fresh = self.destination(place.address.clone(), permits);
-                let known = self.requiring_tls.entry(place.address.clone());
+                let known = self.apart.entry((place.address.clone(), protection));
                 *place = known.or_insert(Destination { protection, ..fresh }).clone();
             }
         }
@@ -180,13 +180,13 @@ impl<S: Stream> Routes<S> {
         self.fixed.iter().for_each(|destination| read(&destination.pool.name, &destination.pool));
         self.domains.values().for_each(|destination| read("mx", &destination.pool));
         let is_fixed = self.is_fixed();
-        self.requiring_tls.values().for_each(|destination| {
+        self.apart.values().for_each(|destination| {
             read(if is_fixed { &destination.pool.name } else { "mx" }, &destination.pool);
         });
     }
 
     fn all(&self) -> impl Iterator<Item = &Destination<S>> {
-        self.fixed.iter().chain(self.domains.values()).chain(self.requiring_tls.values())
+        self.fixed.iter().chain(self.domains.values()).chain(self.apart.values())
     }
 }
 

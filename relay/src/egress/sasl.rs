@@ -70,7 +70,9 @@ pub struct Exchange {
 }
 
 enum State {
-    /// Everything was said in the initial response.
+    /// Everything was said in the initial response; an upstream that has ignored it asks once more.
+    Plain,
+    /// Everything was said: no challenge is answered any more.
     Said,
     /// An OAuth upstream that refuses tells why in a challenge, which wants an empty answer.
     Token,
@@ -93,7 +95,7 @@ impl Exchange {
     /// The system has no randomness.
     pub fn begin(mechanism: Mechanism, login: &Login, host: &Arc<str>, port: u16) -> Result<Self, Untrue> {
         let state = match mechanism {
-            Mechanism::Plain => State::Said,
+            Mechanism::Plain => State::Plain,
             Mechanism::Xoauth2 | Mechanism::Oauthbearer => State::Token,
             Mechanism::Login => State::LoginName,
             Mechanism::CramMd5 => State::CramMd5,
@@ -155,11 +157,12 @@ impl Exchange {
                 Ok(Zeroizing::default())
             }
             State::Token => Ok(Zeroizing::default()),
-            // RFC 4616: an upstream that ignores the initial response asks for it again, with an empty challenge.
-            State::Said if challenge.is_some_and(|challenge| challenge.is_empty()) => {
+            // RFC 4616: an upstream that ignores the initial response asks for it again, with an empty challenge. After
+            // any other mechanism that would be the way to a password which that one was to keep.
+            State::Plain if challenge.is_some_and(|challenge| challenge.is_empty()) => {
                 self.initial(Mechanism::Plain).ok_or(Untrue)
             }
-            State::Said | State::Proved => Err(Untrue),
+            State::Plain | State::Said | State::Proved => Err(Untrue),
         }
     }
 
@@ -174,7 +177,7 @@ impl Exchange {
                 is_signed(&decode_base64(last.as_bytes()).ok_or(Untrue)?, server_signature)
             }
             State::ScramFirst { .. } | State::CramMd5 | State::LoginName => Err(Untrue),
-            State::Said | State::Token | State::LoginPassword | State::Proved => Ok(()),
+            State::Plain | State::Said | State::Token | State::LoginPassword | State::Proved => Ok(()),
         }
     }
 }
@@ -337,6 +340,25 @@ mod tests {
         exchange.respond(&first).unwrap();
         assert!(exchange.accepts("2.7.0 ok").is_err());
         assert!(exchange.respond(&encode_base64(b"v=AAAA")).is_err());
+    }
+
+    #[test]
+    fn an_empty_challenge_draws_the_password_out_of_plain_alone_and_once() {
+        let mut plain = begin(Mechanism::Plain, "tim", "secret");
+        assert_eq!(text(&plain.respond("").unwrap()), "\0tim\0secret");
+        assert!(plain.respond("").is_err());
+        let mut cram = begin(Mechanism::CramMd5, "tim", "secret");
+        cram.respond(&encode_base64(b"<1@a>")).unwrap();
+        assert!(cram.respond("").is_err());
+        let mut login = begin(Mechanism::Login, "tim", "secret");
+        login.respond("").unwrap();
+        login.respond("").unwrap();
+        assert!(login.respond("").is_err());
+        let mut scram = begin(Mechanism::ScramSha256, "tim", "secret");
+        assert!(scram.respond("").is_err() && scram.respond("").is_err());
+        for mechanism in [Mechanism::Xoauth2, Mechanism::Oauthbearer] {
+            assert_eq!(*begin(mechanism, "tim", "secret").respond("").unwrap(), "");
+        }
     }
 
     #[test]

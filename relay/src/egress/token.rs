@@ -71,7 +71,9 @@ impl PartialEq for Source {
 pub struct Shelf {
     source: Source,
     token: ArcSwapOption<SecretString>,
-    refused: Notify,
+    /// The refresh token that the endpoint has given in place of the configured one.
+    refresh_token: ArcSwapOption<SecretString>,
+    refused: Arc<Notify>,
 }
 
 impl PartialEq for Shelf {
@@ -84,7 +86,12 @@ impl Shelf {
     /// An empty one.
     #[must_use]
     pub fn new(source: Source) -> Arc<Self> {
-        Arc::new(Self { source, token: ArcSwapOption::empty(), refused: Notify::new() })
+        Arc::new(Self {
+            source,
+            token: ArcSwapOption::empty(),
+            refresh_token: ArcSwapOption::empty(),
+            refused: Arc::default(),
+        })
     }
 
     /// The token that is good now; `None`: there was none yet.
@@ -103,17 +110,20 @@ impl Shelf {
 #[derive(Debug, Clone)]
 pub struct Keeping {
     asked: flume::Sender<(Weak<Shelf>, Arc<Authorities>)>,
-    latest: Arc<Mutex<Weak<Shelf>>>,
+    /// Shelves that are in force or may be again, after a reload that is refused.
+    known: Arc<Mutex<Vec<Weak<Shelf>>>>,
 }
 
 impl Keeping {
-    /// Has tokens put onto a shelf from now on. What lies on the one before is taken over where the source is the same.
+    /// Has tokens put onto a shelf from now on. What lies on one of the same source is taken over.
     pub fn keep(&self, shelf: &Arc<Shelf>, authorities: &Arc<Authorities>) {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = latest.upgrade().filter(|before| before == shelf) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|before| before.strong_count() > 0);
+        if let Some(before) = known.iter().filter_map(Weak::upgrade).rfind(|before| before == shelf) {
             shelf.token.store(before.token.load_full());
+            shelf.refresh_token.store(before.refresh_token.load_full());
         }
-        *latest = Arc::downgrade(shelf);
+        known.push(Arc::downgrade(shelf));
         // Without a keeper the process is ending; one that is behind by so many reloads has other troubles.
         let _ = self.asked.try_send((Arc::downgrade(shelf), Arc::clone(authorities)));
     }
@@ -129,7 +139,7 @@ pub struct Keeper {
 #[must_use]
 pub fn keeper(look_ups: flume::Sender<resolve::Request>) -> (Keeping, Keeper) {
     let (sender, asked) = flume::bounded(TOKEN_SHELVES_MAX);
-    (Keeping { asked: sender, latest: Arc::default() }, Keeper { asked, look_ups })
+    (Keeping { asked: sender, known: Arc::default() }, Keeper { asked, look_ups })
 }
 
 impl Keeper {
@@ -143,11 +153,10 @@ impl Keeper {
 
 /// Keeps one shelf until nobody has it any more.
 async fn keep(shelf: Weak<Shelf>, authorities: Arc<Authorities>, look_ups: flume::Sender<resolve::Request>) {
-    let mut refresh_token = None;
     let mut failures = 0u32;
     let mut known_fault = String::new();
     while let Some(shelf) = shelf.upgrade() {
-        let wait = match obtain(&shelf.source, &mut refresh_token, &authorities, &look_ups).await {
+        let wait = match obtain(&shelf, &authorities, &look_ups).await {
             Ok(token) => {
                 let is_new =
                     shelf.token().is_none_or(|old| old.expose_secret() != token.secret.expose_secret());
@@ -171,9 +180,10 @@ async fn keep(shelf: Weak<Shelf>, authorities: Arc<Authorities>, look_ups: flume
                 retry_after(failures)
             }
         };
-        // The shelf is held while its refusal is waited for, and looked after again each time.
-        let refused = shelf.refused.notified();
-        let _either = tokio::time::timeout(wait, refused).await;
+        // The shelf is not held meanwhile: one that a reload has replaced goes at once, with what lies on it.
+        let refused = Arc::clone(&shelf.refused);
+        drop(shelf);
+        let _either = tokio::time::timeout(wait, refused.notified()).await;
     }
 }
 
@@ -185,26 +195,25 @@ struct Token {
 }
 
 async fn obtain(
-    source: &Source,
-    refresh_token: &mut Option<SecretString>,
+    shelf: &Shelf,
     authorities: &Arc<Authorities>,
     look_ups: &flume::Sender<resolve::Request>,
 ) -> Result<Token, Fault> {
-    match source {
+    match &shelf.source {
         Source::File(path) => {
             let path = path.clone();
             let read = tokio::task::spawn_blocking(move || read(&path)).await;
             read.unwrap_or_else(|_| Err(Fault("reading the token failed".to_owned())))
         }
         Source::Refresh(refresh) => {
-            let now = refresh_token.as_ref().unwrap_or(&refresh.refresh_token);
-            let form = form(refresh, now);
+            let latest = shelf.refresh_token.load_full();
+            let form = form(refresh, latest.as_deref().unwrap_or(&refresh.refresh_token));
             let addresses = addresses(&refresh.endpoint, look_ups).await?;
             let answer = https::ask(&refresh.endpoint, &addresses, authorities, Some(&form)).await?;
             let granted = granted(answer.status, &answer.body)?;
             // RFC 6749 §6: a new refresh token takes the place of the old one.
             if let Some(new) = granted.refresh_token {
-                *refresh_token = Some(new);
+                shelf.refresh_token.store(Some(Arc::new(new)));
             }
             Ok(Token { secret: granted.access_token, valid_for: Some(granted.valid_for) })
         }
@@ -380,9 +389,13 @@ mod tests {
         let first = Shelf::new(Source::Refresh(refresh()));
         keeping.keep(&first, &authorities);
         first.token.store(Some(Arc::new(SecretString::from("t"))));
+        first.refresh_token.store(Some(Arc::new(SecretString::from("r2"))));
+        // A reload that is refused.
+        keeping.keep(&Shelf::new(Source::File("/tmp/y".into())), &authorities);
         let second = Shelf::new(Source::Refresh(refresh()));
         keeping.keep(&second, &authorities);
         assert_eq!(second.token().unwrap().expose_secret(), "t");
+        assert_eq!(second.refresh_token.load().as_ref().unwrap().expose_secret(), "r2");
         let other = Shelf::new(Source::File("/tmp/x".into()));
         keeping.keep(&other, &authorities);
         assert!(other.token().is_none());

@@ -20,6 +20,7 @@ pub struct Body {
     header: Option<Header>,
     slices: Flight,
     octets_added: u64,
+    waives_tls: bool,
 }
 
 /// A header section that is not yet judged.
@@ -77,6 +78,7 @@ impl Body {
             HeaderState::End => {}
         }
         let Some(header) = self.header.take() else { return Ok(()) };
+        self.waives_tls = header.scan.waives_tls();
         let Fields { received: mut fields, id, host_name, at } = header.fields;
         trace::added_headers(&header.scan, id, &host_name, at, &mut fields);
         if header.scan.needs_separator() {
@@ -111,10 +113,17 @@ impl Body {
         self.octets_added
     }
 
+    /// Whether the header section waives the TLS policies of the recipients' domains; not before it is judged.
+    #[must_use]
+    pub fn waives_tls(&self) -> bool {
+        self.waives_tls
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.header = None;
         self.slices.clear();
         self.octets_added = 0;
+        self.waives_tls = false;
     }
 }

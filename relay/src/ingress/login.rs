@@ -171,8 +171,11 @@ impl Checker {
         let (sender, requests) = flume::bounded::<Request>(LOGIN_CHECKS_MAX);
         thread::Builder::new().name("logins".to_owned()).spawn(move || {
             for Request { book, credentials, answer } in requests {
+                let is_right = book.is_right(&credentials);
+                // Whoever has the answer finds nothing left of the password.
+                drop(credentials);
                 // A client that has gone meanwhile does not hear it.
-                let _ = answer.send(book.is_right(&credentials));
+                let _ = answer.send(is_right);
             }
         })?;
         Ok(Self { requests: Some(sender), failures: Arc::default() })

@@ -289,7 +289,7 @@ impl<I: Io, S: Sink> Session<I, S> {
         let answer = match verdict {
             Ok(()) => {
                 let id = self.ingress.issue_queue_id();
-                self.envelope = Some(Envelope { id, mail, recipients: Vec::new() });
+                self.envelope = Some(Envelope { id, mail, recipients: Vec::new(), waives_tls: false });
                 Answer::Accept
             }
             Err(reply) => {
@@ -364,8 +364,10 @@ impl<I: Io, S: Sink> Session<I, S> {
     /// The header section may be refused as soon as it is known.
     fn judge_header(&mut self) {
         let judged = self.body.judge(self.ingress.config().hops_max);
-        if let Err(reply) = judged {
-            self.give_up(reply);
+        match (judged, &mut self.envelope) {
+            (Err(reply), _) => self.give_up(reply),
+            (Ok(()), Some(envelope)) => envelope.waives_tls = self.body.waives_tls(),
+            (Ok(()), None) => {}
         }
     }
 
@@ -411,9 +413,10 @@ impl<I: Io, S: Sink> Session<I, S> {
     }
 
     async fn verdict(&mut self) -> Result<Custody, Reply> {
-        let Some(envelope) = &self.envelope else { return Err(reply::LOCAL_ERROR) };
+        let Some(envelope) = &mut self.envelope else { return Err(reply::LOCAL_ERROR) };
         self.body.finish();
         self.body.judge(self.ingress.config().hops_max)?;
+        envelope.waives_tls = self.body.waives_tls();
         let content = sink::Content {
             octets: self.machine.body_octets() + self.body.octets_added(),
             has_8bit: self.machine.body_has_8bit(),

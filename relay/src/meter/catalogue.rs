@@ -213,6 +213,13 @@ pub static METRICS: &[Metric] = &[
         samples: |s, out| out.number(&[], s.meter.spools_broken),
     },
     Metric {
+        name: "ringpost_spools_full",
+        kind: Kind::Gauge,
+        help: "Data-plane threads that take no mail for later, for want of room",
+        labels: &[],
+        samples: |s, out| out.number(&[], s.meter.spools_full),
+    },
+    Metric {
         name: "ringpost_accept_seconds",
         kind: Kind::Histogram,
         help: "Time from the end of data to the reply",

@@ -61,6 +61,8 @@ pub struct Meter {
     pub spool_sync_batch: Distribution,
     /// Spools that cannot be written: a worker sets 1 for its own.
     pub spools_broken: u64,
+    /// Whether the spool has no room.
+    pub spools_full: u64,
     /// Messages whose upstream broke between the final dot and its verdict.
     pub outcomes_unknown: u64,
     /// Time from the end of data to the reply, in microseconds.
@@ -92,6 +94,7 @@ impl Meter {
         self.spool_sync.merge(&other.spool_sync);
         self.spool_sync_batch.merge(&other.spool_sync_batch);
         self.spools_broken.merge(&other.spools_broken);
+        self.spools_full.merge(&other.spools_full);
         self.outcomes_unknown.merge(&other.outcomes_unknown);
         self.accept.merge(&other.accept);
         self.delivery.merge(&other.delivery);

@@ -46,6 +46,23 @@ pub enum Mode {
     None,
 }
 
+impl Mode {
+    /// The mode of this name (§3.2).
+    fn of(word: &str) -> Option<Self> {
+        [Self::Enforce, Self::Testing, Self::None].into_iter().find(|mode| mode.word() == word)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Testing => "testing",
+            Self::None => "none",
+        }
+    }
+}
+
 impl Policy {
     /// Reads a policy (RFC 8461 §3.2); `None` for what is none.
     #[must_use]
@@ -60,12 +77,7 @@ impl Policy {
         if first("version") != Some("STSv1") {
             return None;
         }
-        let mode = match first("mode")? {
-            "enforce" => Mode::Enforce,
-            "testing" => Mode::Testing,
-            "none" => Mode::None,
-            _ => return None,
-        };
+        let mode = Mode::of(first("mode")?)?;
         let life = Duration::from_secs(first("max_age")?.parse().ok()?).min(STS_LIFE_MAX);
         let named = fields().filter(|(key, _)| *key == "mx").map(|(_, pattern)| pattern);
         let exchangers: Vec<_> = named.take(STS_PATTERNS_MAX).map(str::to_ascii_lowercase).collect();
@@ -75,12 +87,19 @@ impl Policy {
     /// Whether it names an exchanger (§4.1).
     #[must_use]
     pub fn names(&self, host: &str) -> bool {
+        self.pattern_of(host).is_some()
+    }
+
+    /// The name or pattern by which it names an exchanger.
+    #[must_use]
+    pub fn pattern_of(&self, host: &str) -> Option<&str> {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let behind_first = host.split_once('.').map(|(_, rest)| rest);
-        self.exchangers.iter().any(|pattern| match pattern.strip_prefix("*.") {
+        let names = |pattern: &&String| match pattern.strip_prefix("*.") {
             Some(domain) => behind_first == Some(domain),
-            None => *pattern == host,
-        })
+            None => **pattern == host,
+        };
+        self.exchangers.iter().find(names).map(String::as_str)
     }
 }
 

@@ -104,6 +104,11 @@ impl Effect {
         places.filter(move |place| place.is_in_segment() && let_go != Some(place.segment))
     }
 
+    /// Whether a tombstone speaks about a record in this segment.
+    pub(super) fn is_within(&self, segment: UseId) -> bool {
+        self.places().any(|place| place.segment == segment)
+    }
+
     /// The segment that is kept for the sake of the message, and whose next use would do what the tombstone is to do.
     pub(super) fn home_held(&self) -> Option<UseId> {
         match self {

@@ -10,6 +10,8 @@
 //! 4. The state of a message is the last one that was durable, or one given after it; the last one given, as long as the
 //!    process lives, and once the disk has been sound for a while. An operator's word changes nothing else in it.
 
+mod unread;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -5,7 +5,7 @@
 //! way at once, and the debt stands until one of them is done: the keeper may not come to retire the segment for long,
 //! since another worker has something in it, or it must outlive yet another.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::batch::Effect;
@@ -21,40 +21,45 @@ pub(super) struct Latecomer {
     parts: Vec<Place>,
 }
 
-/// A record of a settled message that a restart met after its tombstone: the tombstone may stand in a segment that is
-/// used again before the record's.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Revenant {
-    pub(super) place: Place,
-    pub(super) tombstone: Place,
-}
-
 impl Ledger {
-    /// A new tombstone is owed to a message; until it is written the old one is kept.
-    pub(super) fn owe_again(
-        &mut self,
-        id: QueueId,
-        revenant: Revenant,
-        segments: &BTreeMap<UseId, Arc<Segment>>,
-    ) {
-        let Revenant { place, tombstone } = revenant;
-        let mut slot = Slot::new(id, Keys::default());
-        (slot.place, slot.state) = (place, tombstone);
-        for kept in [place, tombstone] {
-            if let Some(segment) = segments.get(&kept.segment) {
-                self.pin_in(segment, kept.record_octets());
-            }
-        }
-        self.owed.push((id, Effect::Done { slot, parts: Vec::new(), file: None, is_let_go: false }));
-    }
-
     /// A tombstone could not be written.
     pub(super) fn owe(&mut self, id: QueueId, effect: Effect) {
         let effect = match self.late.remove(&id) {
             Some(late) => self.follow(&effect, late),
             None => effect,
         };
+        self.note_debt(id, effect);
+    }
+
+    /// As many as these of the debts that are meant, to be paid now.
+    pub(super) fn pay(
+        &mut self,
+        count_max: usize,
+        is_meant: impl Fn(&Effect) -> bool,
+    ) -> Vec<(QueueId, Effect)> {
+        let meant = self.owed.extract_if(.., |(_, effect)| is_meant(effect));
+        let paid: Vec<_> = meant.take(count_max).collect();
+        paid.iter().for_each(|(_, effect)| self.forget_owed(effect));
+        paid
+    }
+
+    fn note_debt(&mut self, id: QueueId, effect: Effect) {
+        self.note_owed(&effect);
         self.owed.push((id, effect));
+    }
+
+    /// What is kept only for the sake of a tombstone that is owed does not live.
+    fn note_owed(&self, effect: &Effect) {
+        for place in effect.places() {
+            self.segment(place.segment).inspect(|segment| segment.add_owed(place.record_octets()));
+        }
+    }
+
+    /// The debt is paid, or void; to be said before anything of it is let go of.
+    fn forget_owed(&self, effect: &Effect) {
+        for place in effect.places() {
+            self.segment(place.segment).inspect(|segment| segment.sub_owed(place.record_octets()));
+        }
     }
 
     /// A record of a message that is settled has reached the disk: its tombstone must speak of this one too, and stand as
@@ -75,8 +80,9 @@ impl Ledger {
         match self.owed.iter().position(|(owed, _)| *owed == id) {
             Some(at) => {
                 let (id, effect) = self.owed.swap_remove(at);
+                self.forget_owed(&effect);
                 let effect = self.follow(&effect, late);
-                self.owed.push((id, effect));
+                self.note_debt(id, effect);
             }
             None => drop(self.late.insert(id, late)),
         }
@@ -103,15 +109,6 @@ impl Ledger {
         Effect::Done { slot, parts, file, is_let_go: false }
     }
 
-    /// Octets by segment that are kept only for messages that are owed a tombstone.
-    pub(super) fn dead_octets(&self) -> HashMap<UseId, u64> {
-        let mut dead = HashMap::new();
-        for place in self.owed.iter().flat_map(|(_, effect)| effect.places()) {
-            *dead.entry(place.segment).or_default() += place.record_octets();
-        }
-        dead
-    }
-
     /// Lets go of what messages that are owed a tombstone do not need: their chunks at once, and whole segments that hold
     /// nothing else. Such a message is settled by the retiring of its record's segment; its state, where that stands
     /// elsewhere, is kept until then.
@@ -122,7 +119,9 @@ impl Ledger {
         self.drop_void(&mut owed);
         let mut pins: HashMap<UseId, u32> = HashMap::new();
         for (_, effect) in &mut owed {
+            self.forget_owed(effect);
             effect.take_parts().into_iter().for_each(|part| self.unpin(part));
+            self.note_owed(effect);
             if let Some(home) = effect.home_held() {
                 let here = effect.places().filter(|place| place.segment == home).count();
                 *pins.entry(home).or_default() += u32::try_from(here).unwrap_or(u32::MAX);
@@ -132,7 +131,9 @@ impl Ledger {
         pins.retain(|&segment, pins| self.pins_of(segment) == *pins);
         for (_, effect) in &mut owed {
             if effect.home_held().is_some_and(|home| pins.contains_key(&home)) {
+                self.forget_owed(effect);
                 effect.let_go().for_each(|place| self.unpin(place));
+                self.note_owed(effect);
             }
         }
         self.owed = owed;
@@ -147,15 +148,16 @@ impl Ledger {
         let void = owed.extract_if(.., |(_, effect)| {
             effect.home_let_go().is_some_and(|home| !catalogue.is_in_use(home))
         });
-        void.collect::<Vec<_>>()
-            .iter()
-            .flat_map(|(_, effect)| effect.places())
-            .for_each(|place| self.unpin(place));
+        for (_, effect) in void.collect::<Vec<_>>() {
+            self.forget_owed(&effect);
+            effect.places().for_each(|place| self.unpin(place));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::path::Path;
 
     use super::super::batch::Next;
@@ -221,9 +223,9 @@ mod tests {
         ledger.owe(id, tombstone);
         ledger.let_go_of_settled(new.id);
         assert_eq!((ledger.pins_of(old.id), old.live_octets()), (0, 0));
-        let (id, tombstone) = ledger.owed.pop().unwrap();
+        let (id, tombstone) = ledger.pay(1, |_| true).remove(0);
         ledger.owe(id, tombstone);
-        let (_, tombstone) = ledger.owed.pop().unwrap();
+        let (_, tombstone) = ledger.pay(1, |_| true).remove(0);
         ledger.apply(tombstone, 3, &new, place(&new));
         assert_eq!((ledger.pins_of(old.id), ledger.pins_of(new.id), old.live_octets()), (0, 1, 0));
     }
@@ -263,7 +265,7 @@ mod tests {
         arrive(&mut ledger, id, &old);
         assert_eq!(ledger.pins_of(old.id), 2);
         ledger.owe(id, tombstone);
-        let (id, tombstone) = ledger.owed.pop().unwrap();
+        let (id, tombstone) = ledger.pay(1, |_| true).remove(0);
         assert_eq!(tombstone.home_held(), Some(old.id));
         ledger.apply(tombstone, 3, &new, place(&new));
         ledger.forget_late(id);

@@ -28,6 +28,8 @@ pub struct Entry {
     pub smtputf8: bool,
     /// `REQUIRETLS` (RFC 8689).
     pub requiretls: bool,
+    /// `TLS-Required: No` in the header section (RFC 8689 §3).
+    pub waives_tls: bool,
     /// When it was accepted, in milliseconds since the Unix epoch.
     pub arrival_ms: u64,
     /// Who handed it in.
@@ -223,7 +225,8 @@ impl State {
 impl Entry {
     pub(super) fn encode(&self, out: &mut impl Sink) {
         out.put(&[VERSION, u8::from(self.origin == Origin::Notice), self.ret_octet(), self.body as u8]);
-        out.put(&[u8::from(self.smtputf8) | u8::from(self.requiretls) << 1]);
+        let waives_tls = u8::from(self.waives_tls) << 2;
+        out.put(&[u8::from(self.smtputf8) | u8::from(self.requiretls) << 1 | waives_tls]);
         out.put(&self.arrival_ms.to_le_bytes());
         put_text(out, &self.sender);
         put_optional(out, self.envid.as_deref());
@@ -258,14 +261,14 @@ impl Entry {
             _ => return None,
         };
         let body = body(source.u8()?)?;
-        let flags = source.u8().filter(|&flags| flags < 4)?;
+        let flags = source.u8().filter(|&flags| flags < 8)?;
         let arrival_ms = source.u64()?;
         let (sender, envid, auth) = (source.text()?, source.optional()?, source.optional()?);
         let client = Client::decode(source)?;
         let count = source.u32()? as usize;
         // A count that is not true ends at the first recipient that is not there: no room is reserved on its word.
         let recipients = (0..count).map(|_| recipient(source)).collect::<Option<_>>()?;
-        let (smtputf8, requiretls) = (flags & 1 != 0, flags & 2 != 0);
+        let [smtputf8, requiretls, waives_tls] = [1, 2, 4].map(|flag| flags & flag != 0);
         Some(Self {
             origin,
             sender,
@@ -276,6 +279,7 @@ impl Entry {
             body,
             smtputf8,
             requiretls,
+            waives_tls,
             arrival_ms,
             client,
         })
@@ -359,6 +363,7 @@ pub(crate) mod tests {
             body: Body::SevenBit,
             smtputf8: false,
             requiretls: false,
+            waives_tls: false,
             arrival_ms,
             client: Client {
                 address: Ipv4Addr::new(198, 18, 0, 1).into(),
@@ -390,7 +395,7 @@ pub(crate) mod tests {
         fn entries()(
             notice: bool, sender in ".{0,40}", recipients in prop::collection::vec(recipients(), 0..5),
             ret in prop::option::of(any::<bool>()), envid in prop::option::of(".{0,20}"),
-            auth in prop::option::of(".{0,20}"), body in 0u8..3, flags in (any::<bool>(), any::<bool>()),
+            auth in prop::option::of(".{0,20}"), body in 0u8..3, flags in any::<[bool; 3]>(),
             arrival_ms: u64, client in clients(),
         ) -> Entry {
             Entry {
@@ -398,8 +403,9 @@ pub(crate) mod tests {
                 sender, recipients, envid, auth, arrival_ms, client,
                 ret: ret.map(|full| if full { Ret::Full } else { Ret::Headers }),
                 body: super::body(body).unwrap(),
-                smtputf8: flags.0,
-                requiretls: flags.1,
+                smtputf8: flags[0],
+                requiretls: flags[1],
+                waives_tls: flags[2],
             }
         }
     }

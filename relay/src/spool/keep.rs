@@ -81,13 +81,21 @@ impl<F: Files> Spool<F> {
         };
         for segment in sparse {
             let residents = self.inner.desk.borrow().ledger.index.residents(segment);
-            // What cannot be moved whole is not begun where room is scarce; what has no residents waits for tombstones.
-            if residents.is_empty() || (room == Room::Wanted && !self.inner.can_take(&residents)) {
-                continue;
+            match (room, self.inner.errand(segment, &residents)) {
+                (Room::There, _) if !residents.is_empty() => {}
+                (Room::There, _) | (Room::Wanted, Errand::Nothing) => continue,
+                (Room::Wanted, _) if !self.inner.catalogue.may_empty(segment) => continue,
+                (Room::Wanted, Errand::TooMuch) => {
+                    self.inner.catalogue.give_up_emptying(segment);
+                    continue;
+                }
+                (Room::Wanted, Errand::Fits) => self.inner.gather(true),
             }
-            self.inner.gather(room == Room::Wanted);
             let is_written = self.empty(segment, residents).await;
             let is_empty = self.inner.desk.borrow().ledger.index.residents(segment).is_empty();
+            if room == Room::Wanted && !(is_written && is_empty) {
+                self.inner.catalogue.give_up_emptying(segment);
+            }
             if !is_written || (is_empty && room == Room::Wanted) {
                 self.inner.let_go_of_settled();
                 return;
@@ -95,18 +103,35 @@ impl<F: Files> Spool<F> {
         }
     }
 
-    /// Moves what lives in a segment; false where nothing can be written.
+    /// Moves what lives in a segment, and settles what is owed a tombstone and keeps it; false where nothing can be written.
     async fn empty(&self, segment: UseId, residents: Vec<QueueId>) -> bool {
         let mut last = None;
         for id in residents {
             // What cannot be moved stays, and its segment with it.
             last = self.carry_over(id, segment).await.ok().flatten().or(last);
         }
+        last = self.settle_within(segment).await.or(last);
         self.inner.gather(false);
         // Before it is settled where they are, they must not be moved again.
         match last {
             Some(ticket) => ticket.await.is_ok(),
             None => true,
+        }
+    }
+
+    /// Writes the tombstones that messages with something in a segment are owed, where copies are written: a tombstone is less
+    /// than any of them.
+    async fn settle_within(&self, segment: UseId) -> Option<Ticket> {
+        let mut last = None;
+        loop {
+            self.inner.room_for(HEADER_OCTETS).await;
+            let mut desk = self.inner.desk.borrow_mut();
+            let ticket =
+                self.inner.settle_owed(&mut desk, Purpose::Moves, |effect| effect.is_within(segment));
+            match ticket {
+                Some(ticket) => last = Some(ticket),
+                None => return last,
+            }
         }
     }
 
@@ -232,6 +257,17 @@ async fn gather<F: Files>(
     Ok((out, place, parts))
 }
 
+/// What a worker has to do to empty a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Errand {
+    /// Nothing: what keeps it is not this worker's, or waits for something else.
+    Nothing,
+    /// What is to be written finds room.
+    Fits,
+    /// It may not.
+    TooMuch,
+}
+
 /// A message that could not be moved: it stays where it is.
 #[derive(Debug)]
 struct Stays;
@@ -306,7 +342,7 @@ impl<F: Files> Inner<F> {
             return;
         }
         if let Ok(space) = self.files.space(self.catalogue.directory()).await {
-            self.catalogue.note_available(space.available);
+            self.catalogue.note_space(space);
         }
     }
 
@@ -316,7 +352,7 @@ impl<F: Files> Inner<F> {
         if desk.health == Health::Full && self.catalogue.octets_free() > 0 {
             desk.health = Health::Serving;
         }
-        self.settle_owed(&mut desk);
+        self.write_owed(&mut desk);
     }
 
     /// Whether batches are to be full before they are written.
@@ -326,16 +362,40 @@ impl<F: Files> Inner<F> {
         desk.wake_writer();
     }
 
-    /// Whether copies of these messages would surely find room.
-    fn can_take(&self, ids: &[QueueId]) -> bool {
+    /// What is to be done to empty a segment in which these live: what would be written must surely find room in one
+    /// spare segment, or else in what is open.
+    fn errand(&self, segment: UseId, residents: &[QueueId]) -> Errand {
         let desk = self.desk.borrow();
-        let octets: u64 = ids.iter().filter_map(|&id| desk.ledger.index.get(id)).map(Slot::octets_max).sum();
+        let owed = desk.ledger.owed.iter().filter(|(_, effect)| effect.is_within(segment)).count() as u64;
+        if residents.is_empty() && owed == 0 {
+            return Errand::Nothing;
+        }
+        let slots = residents.iter().filter_map(|&id| desk.ledger.index.get(id));
+        let needed = self.copies_octets_max(slots) + owed * HEADER_OCTETS as u64;
+        let has_spare = self.catalogue.counts().1 > 0;
         let open = desk.active.as_ref().filter(|active| self.is_open_to(active, Purpose::Moves));
         let open = open.map_or(0, |active| active.segment.octets - active.at);
-        let unit = self.catalogue.geometry().segment_octets;
-        let spares = self.catalogue.counts().1 as u64;
-        // The last block of each batch is not full.
-        octets + octets / 4 + 2 * BLOCK_OCTETS as u64 <= open + spares * (unit - BLOCK_OCTETS as u64)
+        let spare = self.catalogue.geometry().segment_octets - BLOCK_OCTETS as u64;
+        if needed <= if has_spare { spare } else { open } { Errand::Fits } else { Errand::TooMuch }
+    }
+
+    /// Octets of segments that copies of these messages take at most. The last block of a batch is not full: each batch holds
+    /// one record at least, and two in a row more than one batch could.
+    fn copies_octets_max<'s>(&self, slots: impl Iterator<Item = &'s Slot>) -> u64 {
+        let block = BLOCK_OCTETS as u64;
+        let geometry = self.catalogue.geometry();
+        let (mut octets, mut alone, mut any_chunked) = (0, 0, false);
+        for slot in slots {
+            let own = slot.octets_max();
+            let chunks = u64::from(slot.octets) / geometry.chunk_octets as u64;
+            octets += own;
+            // A chunk is waited for: it may have a batch to itself.
+            alone += own.next_multiple_of(block) + chunks * block;
+            any_chunked |= chunks > 0;
+        }
+        let gathered = octets + block * (2 + 2 * octets / geometry.batch_octets as u64);
+        // The last batch has tombstones too.
+        block + if any_chunked { alone } else { alone.min(gathered) }
     }
 
     /// Segments in which everything is settled are let go of, though tombstones could not be written: the next use of a

@@ -117,6 +117,17 @@ impl Ledger {
         ledger
     }
 
+    /// What a second tombstone does for a message that is settled: it lets go of the record, and of the first tombstone.
+    pub(super) fn settle_again(&mut self, slot: Slot, segments: &BTreeMap<UseId, Arc<Segment>>) -> Effect {
+        for place in [slot.place, slot.state] {
+            if let Some(segment) = segments.get(&place.segment) {
+                self.pin_in(segment, place.record_octets());
+            }
+        }
+        // As for one with a file, so that nothing but the tombstone settles it; there is none to remove.
+        Effect::Done { slot, parts: Vec::new(), file: Some(0), is_let_go: false }
+    }
+
     /// Starts to write a segment that the catalogue already counts as held.
     pub(super) fn begin(&mut self, segment: &Arc<Segment>) {
         self.known.insert(segment.id, Known { segment: Arc::clone(segment), pins: 1 });
@@ -149,20 +160,15 @@ impl Ledger {
         self.known.get(&id).map(|known| &known.segment)
     }
 
-    /// The closed segments of which little is live, the emptiest first. What is owed a tombstone does not live. Where room
-    /// is wanted only those that can be used again at once.
+    /// The closed segments of which little is live, the emptiest first. Where room is wanted only those that can be used
+    /// again at once.
     pub(super) fn sparse(&self, active: UseId, room: Room) -> Vec<UseId> {
-        let dead = self.dead_octets();
         let candidates =
             self.known.values().map(|known| &known.segment).filter(|segment| segment.id != active);
         let fit = candidates.filter(|segment| room == Room::There || !self.catalogue.holds_back(segment));
-        let mut sparse: Vec<(u64, UseId)> = fit
-            .filter_map(|segment| {
-                let dead = dead.get(&segment.id).copied().unwrap_or_default();
-                let live = segment.live_octets().saturating_sub(dead);
-                segment.is_sparse(live, room).then_some((live, segment.id))
-            })
-            .collect();
+        let sparse = fit.filter(|segment| segment.is_sparse(room));
+        let mut sparse: Vec<(u64, UseId)> =
+            sparse.map(|segment| (segment.live_octets(), segment.id)).collect();
         sparse.sort_unstable();
         sparse.into_iter().map(|(_, id)| id).collect()
     }

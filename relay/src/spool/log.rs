@@ -155,12 +155,13 @@ impl<F: Files> Spool<F> {
     /// The spool of a worker that takes over a shard; see [`recover`](super::recover).
     #[must_use]
     pub fn open(files: F, worker: WorkerId, shard: Shard, clock: fn() -> Moment) -> Self {
-        let Shard { index, adopted, sequence, unlinks, revenants } = shard;
+        let Shard { index, adopted, sequence, unlinks, settled } = shard;
         let catalogue = Arc::clone(&adopted.catalogue);
         let mut ledger = Ledger::new(index, Arc::clone(&catalogue), &adopted.segments, &unlinks);
-        for (id, revenant) in revenants {
-            ledger.owe_again(id, revenant, &adopted.segments);
-        }
+        let settled: Vec<_> = settled
+            .into_iter()
+            .filter_map(|slot| Some((slot.id()?, ledger.settle_again(slot, &adopted.segments))))
+            .collect();
         let octets = catalogue.geometry().batch_octets + BUFFER_SLACK_OCTETS;
         let desk = Desk {
             ledger,
@@ -176,7 +177,20 @@ impl<F: Files> Spool<F> {
             closing: false,
             counters: Counters::default(),
         };
-        Self { inner: Rc::new(Inner { files, worker, catalogue, clock, desk: RefCell::new(desk) }) }
+        let spool =
+            Self { inner: Rc::new(Inner { files, worker, catalogue, clock, desk: RefCell::new(desk) }) };
+        spool.write_again(settled);
+        spool
+    }
+
+    /// Tombstones of a life before, for segments that a circle of waits would keep for ever.
+    fn write_again(&self, settled: Vec<(QueueId, Effect)>) {
+        let mut desk = self.inner.desk.borrow_mut();
+        for (id, effect) in settled {
+            desk.filling.tombstones.extend(effect.places().next().map(|place| place.segment));
+            let header = self.inner.header(&mut desk, Kind::Done, Some(id));
+            drop(desk.append(header, (effect, Purpose::Books), |_| {}));
+        }
     }
 
     /// Whether a message of this size would be taken now: to be asked at MAIL, so that a full disk is foreseen rather than
@@ -198,7 +212,7 @@ impl<F: Files> Spool<F> {
         if needed <= here || needed <= self.inner.catalogue.octets_free() {
             Ok(())
         } else {
-            Err(Refusal::Full)
+            Err(self.inner.catalogue.shortage())
         }
     }
 
@@ -292,7 +306,7 @@ impl<F: Files> Spool<F> {
     /// # Errors
     /// Why it cannot.
     pub async fn revive(&self) -> Result<(), Refusal> {
-        self.inner.catalogue.wake();
+        self.inner.catalogue.forgive();
         if self.health() == Health::Broken {
             // Only a write shows whether writing works. A full spool has no room to waste on that.
             let probe = {

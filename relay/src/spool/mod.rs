@@ -7,7 +7,7 @@
 //! | `segment`, `reserve` | which segments are used, spare, or may be used again; who may open the last ones |
 //! | `log`, `writer`, `batch`, `draft` | one log per worker, natural group commit |
 //! | `ledger`, `debts`, `states` | a worker's books; what the disk has not taken and is owed |
-//! | `keep` | segments made ahead, retired and emptied; long-deferred messages moved to files of their own |
+//! | `keep`, `aim` | segments made ahead, retired and emptied; long-deferred messages moved to files of their own |
 //! | `read`, `amend` | messages back from the disk; an operator's changes beside running deliveries |
 //! | [`recover`](mod@recover), `scan`, `shard` | taking over at start, and `queue fsck` |
 //! | [`schedule`] | what is due: pure |
@@ -30,6 +30,7 @@ pub mod record;
 pub mod recover;
 pub mod schedule;
 
+mod aim;
 mod amend;
 mod batch;
 #[cfg(test)]

@@ -6,20 +6,22 @@
 //!
 //! What it must not do: decide about delivery, or need to write: a full disk does not keep the relay from starting.
 
+mod found;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::debts::Revenant;
+use self::found::Used;
 use super::entry::{Entry, State};
 use super::index::{ARCHIVED, Index, Keys, Place, Slot, pack};
 use super::ledger::Unlink;
 use super::payload;
 use super::read::archive_site;
-use super::record::{FORMAT, Flaw, HEADER_OCTETS, Header, Kind, Site};
+use super::record::{FORMAT, Header, Kind, Site};
 use super::scan::{Scanner, Step};
-use super::segment::{ARCHIVE, Catalogue, QUARANTINE, SEGMENTS, Segment, Spare, UseId, number_of};
+use super::segment::{ARCHIVE, Catalogue, QUARANTINE, SEGMENTS, Segment, Spare, UseId};
 use super::shard::{Adopted, RecoverFault, Recovered, Report, Setup, Shard, Touch};
 use super::wire::Source;
 use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files, Found};
@@ -61,9 +63,21 @@ pub async fn recover<F: Files>(
         recovery.read_segment(&found).await?;
     }
     if let Ok(space) = files.space(&setup.directory).await {
-        recovery.catalogue.note_available(space.available);
+        recovery.catalogue.note_space(space);
     }
     Ok(recovery.finish())
+}
+
+/// Makes what a spool's directory holds before any message: the directories, and last the file that tells the format.
+pub(super) async fn lay_out<F: Files>(files: &F, directory: &Path) -> io::Result<()> {
+    for name in [SEGMENTS, ARCHIVE, QUARANTINE] {
+        files.make_dir(&directory.join(name)).await?;
+    }
+    let path = directory.join(format!("{FORMAT_NAME}{FORMAT}"));
+    match files.make(&path, Aligned::with_capacity(0), 0).await {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The messages of a worker while the scan goes on, and the sequences that they were last written with.
@@ -73,15 +87,8 @@ struct Pile {
     /// For each slot, the sequence of its record and of its state.
     sequences: Vec<(u64, u64)>,
     unlinks: Vec<Unlink>,
-    revenants: BTreeMap<QueueId, Revenant>,
-}
-
-/// A segment's file that has records, and the sequence of the first.
-#[derive(Debug)]
-struct Used<T> {
-    file: T,
-    spare: Spare,
-    first_sequence: u64,
+    /// Records of settled messages whose tombstones are to be written again.
+    settled: Vec<Slot>,
 }
 
 struct Recovery<'s, F: Files, C> {
@@ -95,9 +102,9 @@ struct Recovery<'s, F: Files, C> {
     /// Messages whose record lacks chunks, and where that record stands. Only what is neither settled further on nor met
     /// whole is incomplete: the segment with the chunks may be used again before that with the record.
     lacking: BTreeMap<QueueId, UseId>,
-    /// Whose tombstone was seen, and where. A record may come after it: a batch that failed at its first place stands there
+    /// Whose tombstone was seen, and in which segment. A record may come after it: a batch that failed at its first place stands there
     /// in part, and whole in another segment, and which of the two is read first is left to chance.
-    settled: HashMap<[u32; 3], Place>,
+    settled: HashMap<[u32; 3], UseId>,
     segments: BTreeMap<UseId, Arc<Segment>>,
     sequence: u64,
     report: Report,
@@ -115,15 +122,8 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
             return Err(RecoverFault::Newer(newest));
         }
         if self.setup.touch == Touch::Tidy {
-            let directory = &self.setup.directory;
-            for name in [SEGMENTS, ARCHIVE, QUARANTINE] {
-                // On a full disk they may be missing; they are made when there is room.
-                let _ = self.files.make_dir(&directory.join(name)).await;
-            }
-            if newest == 0 {
-                let path = directory.join(format!("{FORMAT_NAME}{FORMAT}"));
-                let _ = self.files.make(&path, Aligned::with_capacity(0), 0).await;
-            }
+            // On a full disk it may be missing; it is made with the first segment.
+            let _ = lay_out(self.files, &self.setup.directory).await;
         }
         Ok(())
     }
@@ -171,94 +171,16 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
         opened.map_err(|error| RecoverFault::Io(path.to_owned(), error))
     }
 
-    /// The segments with records, in the order that they were written; the others become spare.
-    async fn find_segments(&mut self) -> Result<Vec<Used<F::File>>, RecoverFault> {
-        let mut used = Vec::new();
-        for found in self.list(Path::new(SEGMENTS)).await? {
-            let path = self.setup.directory.join(SEGMENTS).join(&found.name);
-            let Some(number) = number_of(&found.name) else {
-                self.report.strange.push(path);
-                continue;
-            };
-            let file = self.open(&path).await?;
-            let Some((epoch, is_head_whole)) = self.epoch(&file, number, found.octets).await? else {
-                // A crash came while it was made: nothing was ever written to it.
-                if self.setup.touch == Touch::Tidy {
-                    let _ = self.files.remove(&path).await;
-                }
-                continue;
-            };
-            let spare = Spare { number, epoch, octets: found.octets };
-            match self.first_sequence(&file, spare).await? {
-                Some(first_sequence) => used.push(Used { file, spare, first_sequence }),
-                None if is_head_whole => {
-                    self.catalogue.adopt_spare(spare);
-                    self.report.spares += 1;
-                }
-                None => self.report.strange.push(path),
-            }
-        }
-        used.sort_by_key(|used| used.first_sequence);
-        Ok(used)
-    }
-
-    /// The epoch of a segment: as its head says, or where that is damaged, the highest of its records. `None` where
-    /// there is neither.
-    async fn epoch(
-        &mut self,
-        file: &F::File,
-        number: u32,
-        octets: u64,
-    ) -> Result<Option<(u64, bool)>, RecoverFault> {
-        let mut highest = None;
-        let mut block = Aligned::with_capacity(WINDOW_OCTETS);
-        let mut at = 0;
-        while at < octets {
-            block.set_len(WINDOW_OCTETS);
-            let (result, back) = file.read_at(block, at).await;
-            block = back;
-            let Ok(count) = result else { return Ok(highest) };
-            for start in (0..count.saturating_sub(HEADER_OCTETS - 1)).step_by(BLOCK_OCTETS) {
-                let Some(head) = block[start..].first_chunk() else { break };
-                match Header::decode(head) {
-                    Ok((header, site)) if site.segment == number && site.offset == at + start as u64 => {
-                        if header.kind == Kind::Segment {
-                            return Ok(Some((site.epoch, true)));
-                        }
-                        highest = highest.max(Some((site.epoch, false)));
-                    }
-                    Err(Flaw::Newer(format)) => return Err(RecoverFault::Newer(format)),
-                    Ok(_) | Err(_) => {}
-                }
-            }
-            at += count as u64;
-            if count == 0 {
-                break;
-            }
-        }
-        Ok(highest)
-    }
-
-    async fn first_sequence(&mut self, file: &F::File, spare: Spare) -> Result<Option<u64>, RecoverFault> {
-        let mut scanner = Scanner::new(file, log_start(spare), spare.octets, take(&mut self.window));
-        let mut first = None;
-        while let Some(step) = scanner.next().await? {
-            if let Step::Record { header, .. } = step {
-                first = Some(header.sequence);
-                break;
-            }
-        }
-        self.window = scanner.into_window();
-        Ok(first)
-    }
-
     async fn read_segment(&mut self, used: &Used<F::File>) -> Result<(), RecoverFault> {
         let segment = self.catalogue.adopt(used.spare);
         let id = segment.id;
-        self.segments.insert(id, segment);
+        self.segments.insert(id, Arc::clone(&segment));
         self.report.segments += 1;
         let before = self.report.damage.len();
-        self.scan(&used.file, log_start(used.spare), used.spare.octets, id).await?;
+        let is_readable = self.scan(&used.file, log_start(used.spare), used.spare.octets, id).await?;
+        if !is_readable || !used.is_readable {
+            keep(&segment);
+        }
         if self.setup.touch == Touch::Tidy {
             for at in before..self.report.damage.len() {
                 self.quarantine(&used.file, at).await;
@@ -284,8 +206,8 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
         let _ = self.files.make(&path, octets, count as u64).await;
     }
 
-    /// Walks over one file.
-    async fn scan(&mut self, file: &F::File, base: Site, end: u64, id: UseId) -> Result<(), RecoverFault> {
+    /// Walks over one file; whether all of it could be read.
+    async fn scan(&mut self, file: &F::File, base: Site, end: u64, id: UseId) -> Result<bool, RecoverFault> {
         let mut scanner = Scanner::new(file, base, end, take(&mut self.window));
         while let Some(step) = scanner.next().await? {
             match step {
@@ -297,8 +219,9 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
             }
         }
         self.report.unreadable_blocks += scanner.unreadable;
+        let is_readable = scanner.unreadable == 0;
         self.window = scanner.into_window();
-        Ok(())
+        Ok(is_readable)
     }
 
     /// What one record means.
@@ -318,8 +241,9 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
     fn see_message(&mut self, id: QueueId, header: &Header, place: Place, payload: &[u8]) {
         let mut parts = self.claim_chunks(id, header.part);
         if let Some(&tombstone) = self.settled.get(&pack(id)) {
-            let revenant = Revenant { place, tombstone };
-            pile_of(&mut self.shards, id).revenants.insert(id, revenant);
+            if tombstone != place.segment {
+                pile_of(&mut self.shards, id).resettle(id, place, tombstone);
+            }
             return;
         }
         let Some((entry, state, body_octets, tail)) = payload::split(payload) else {
@@ -398,10 +322,7 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
     fn see_done(&mut self, id: QueueId, place: Place) {
         let pile = pile_of(&mut self.shards, id);
         let Some(segment) = self.segments.get(&place.segment) else { return };
-        self.settled.insert(pack(id), place);
-        if let Some(revenant) = pile.revenants.remove(&id) {
-            segment.wait_for(revenant.place.segment);
-        }
+        self.settled.insert(pack(id), segment.id);
         if let Some(record) = self.lacking.remove(&id) {
             segment.wait_for(record);
         }
@@ -415,7 +336,17 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
         }
     }
 
+    /// Where something could not be read, what seems to lack something, or to belong to nothing, may be whole next time.
+    fn keep_fragments(&self) {
+        let chunks = self.chunks.values().flat_map(BTreeMap::values).map(|place| &place.segment);
+        let fragments = chunks.chain(self.lacking.values());
+        fragments.filter_map(|segment| self.segments.get(segment)).for_each(|segment| keep(segment));
+    }
+
     fn finish(mut self) -> Recovered {
+        if self.report.unreadable_blocks > 0 {
+            self.keep_fragments();
+        }
         for id in self.lacking.into_keys() {
             if pile_of(&mut self.shards, id).index.find(id).is_none() {
                 self.report.incomplete.push(id);
@@ -428,9 +359,9 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
                 self.report.messages += 1;
                 self.report.octets += u64::from(summary.octets);
             }
-            let Pile { index, unlinks, revenants, .. } = pile;
+            let Pile { index, unlinks, settled, .. } = pile;
             let (adopted, sequence) = (Arc::clone(&adopted), self.sequence);
-            shards.push(Shard { index, adopted, sequence, unlinks, revenants });
+            shards.push(Shard { index, adopted, sequence, unlinks, settled });
         }
         Recovered { shards, report: self.report }
     }
@@ -450,6 +381,16 @@ impl Pile {
             self.sequences.resize(at + 1, (0, 0));
         }
         self.sequences[at] = sequences;
+    }
+
+    /// A record that its tombstone was met before. The tombstone is written again, further on: were its segment to wait for
+    /// that of the record, which waits for it for the sake of others, neither would ever be used again.
+    fn resettle(&mut self, id: QueueId, place: Place, tombstone: UseId) {
+        let mut slot = Slot::new(id, Keys::default());
+        slot.place = place;
+        // Keeps the first tombstone until the second one is there.
+        slot.state = Place::new(tombstone, 0, 0);
+        self.settled.push(slot);
     }
 
     /// An older record of an archived message: its tombstone must outlive that too. (What stands in the log is met in the
@@ -474,8 +415,11 @@ impl Pile {
     }
 }
 
-/// Octets read at once when a segment's epoch is looked for.
-const WINDOW_OCTETS: usize = BLOCK_OCTETS * 16;
+/// Not used again in this life: it holds what may be read in the next.
+fn keep(segment: &Segment) {
+    segment.hold();
+}
+
 /// What the name of the file begins with that says the spool's format.
 const FORMAT_NAME: &str = "format-";
 

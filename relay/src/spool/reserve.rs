@@ -10,7 +10,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::batch::Refusal;
 use super::segment::{Books, Catalogue, Segment};
+use crate::io::files::Space;
 
 /// What a record is written for, by how little it can do without room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +90,23 @@ impl Catalogue {
     /// Whether the file system has nothing left, as far as is known.
     pub(super) fn is_refused(&self) -> bool {
         self.makeable_on_disk() == 0
+    }
+
+    /// What the file system has left: a segment takes octets and a file.
+    pub(super) fn note_space(&self, space: Space) {
+        let octets = space.available.min(space.files.saturating_mul(self.geometry().segment_octets));
+        self.disk_available.store(octets, Relaxed);
+    }
+
+    /// The file system gives nothing, whatever it says to have.
+    pub(super) fn note_refused(&self, refusal: Refusal) {
+        self.disk_available.store(0, Relaxed);
+        self.is_failing.store(refusal == Refusal::Failed, Relaxed);
+    }
+
+    /// Why there is no room.
+    pub(super) fn shortage(&self) -> Refusal {
+        if self.is_failing.load(Relaxed) { Refusal::Failed } else { Refusal::Full }
     }
 
     /// Whether so many spares are there, or will surely be.

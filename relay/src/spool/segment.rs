@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use super::aim::Aim;
 use super::record::{HEADER_OCTETS, Header, Kind, Site};
 use super::reserve::Purpose;
 use crate::io::files::{Aligned, BLOCK_OCTETS};
@@ -92,6 +93,8 @@ pub(super) struct Segment {
     holders: AtomicU32,
     /// Octets of live records, over all workers.
     live: AtomicU64,
+    /// Octets of those that are owed a tombstone.
+    owed: AtomicU64,
     /// A write failed here: nothing more is written, and the file is removed rather than used again.
     bad: AtomicBool,
     /// It holds copies of what was moved: it is as dense as moving makes it.
@@ -135,14 +138,23 @@ impl Segment {
         self.packed.store(true, Relaxed);
     }
 
-    /// Octets that live in it, over all workers.
+    pub(super) fn add_owed(&self, octets: u64) {
+        self.owed.fetch_add(octets, Relaxed);
+    }
+
+    pub(super) fn sub_owed(&self, octets: u64) {
+        self.owed.fetch_sub(octets, Relaxed);
+    }
+
+    /// Octets that live in it, over all workers. What is owed a tombstone does not live.
     pub(super) fn live_octets(&self) -> u64 {
-        self.live.load(Relaxed)
+        self.live.load(Relaxed).saturating_sub(self.owed.load(Relaxed))
     }
 
     /// Whether so little of it is live that copying that away is worth the segment. Where room is wanted almost anything is
     /// worth it, once: what was copied lies dense.
-    pub(super) fn is_sparse(&self, live: u64, room: Room) -> bool {
+    pub(super) fn is_sparse(&self, room: Room) -> bool {
+        let live = self.live_octets();
         let eighths = match (room, self.packed.load(Relaxed)) {
             (Room::There, _) => 2,
             (Room::Wanted, true) => 4,
@@ -176,8 +188,10 @@ pub struct Catalogue {
     geometry: Geometry,
     pub(super) workers: u16,
     octets_max: AtomicU64,
-    /// What the file system has left, as it was last asked.
+    /// Octets that the file system has left for segments, as it was last asked.
     pub(super) disk_available: AtomicU64,
+    /// The last segment could not be made, for another reason than want of space.
+    pub(super) is_failing: AtomicBool,
     archive_octets: AtomicU64,
     /// Counts the occasions to look for work, so that a keeper that was busy at one does not miss it.
     occasions: AtomicU64,
@@ -186,7 +200,7 @@ pub struct Catalogue {
 
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    uses: HashMap<UseId, Arc<Segment>>,
+    pub(super) uses: HashMap<UseId, Arc<Segment>>,
     pub(super) spares: BTreeMap<u32, Spare>,
     /// Segments that nobody holds, to be retired as soon as they await nothing.
     idle: Vec<Arc<Segment>>,
@@ -195,6 +209,7 @@ pub(super) struct Books {
     /// Octets of the files that are used, spare or being made.
     pub(super) octets: u64,
     keepers: Vec<Option<Waker>>,
+    pub(super) aim: Aim,
 }
 
 impl Catalogue {
@@ -206,6 +221,7 @@ impl Catalogue {
             workers,
             octets_max: AtomicU64::new(octets_max),
             disk_available: AtomicU64::new(u64::MAX),
+            is_failing: AtomicBool::new(false),
             archive_octets: AtomicU64::new(0),
             occasions: AtomicU64::new(0),
             books: Mutex::new(Books { keepers, ..Books::default() }),
@@ -233,10 +249,6 @@ impl Catalogue {
     /// Octets that segments may take.
     pub(super) fn budget(&self) -> u64 {
         self.octets_max.load(Relaxed).saturating_sub(self.archive_octets.load(Relaxed))
-    }
-
-    pub(super) fn note_available(&self, octets: u64) {
-        self.disk_available.store(octets, Relaxed);
     }
 
     pub(super) fn add_archive(&self, octets: u64) {
@@ -296,6 +308,7 @@ impl Catalogue {
 
     /// The planned segment is there.
     pub(super) fn plan_made(&self, spare: Spare) {
+        self.is_failing.store(false, Relaxed);
         self.books().spares.insert(spare.number, spare);
     }
 
@@ -339,6 +352,7 @@ impl Catalogue {
     pub(super) fn retired(&self, segment: &Segment, next: Option<Spare>) {
         let mut books = self.books();
         books.uses.remove(&segment.id);
+        books.aim.forgive();
         match next {
             Some(spare) => drop(books.spares.insert(spare.number, spare)),
             None => books.octets -= segment.octets,
@@ -410,6 +424,7 @@ impl Books {
             octets: spare.octets,
             holders: AtomicU32::new(holders),
             live: AtomicU64::new(0),
+            owed: AtomicU64::new(0),
             bad: AtomicBool::new(false),
             packed: AtomicBool::new(false),
             awaits: Mutex::default(),

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::debts::Revenant;
-use super::index::{Index, Summary};
+use super::index::{Index, Slot, Summary};
 use super::ledger::Unlink;
 use super::record::FORMAT;
 use super::scan::{Damage, Newer};
@@ -53,31 +53,48 @@ pub struct Shard {
     pub(super) adopted: Arc<Adopted>,
     pub(super) sequence: u64,
     pub(super) unlinks: Vec<Unlink>,
-    pub(super) revenants: BTreeMap<QueueId, Revenant>,
+    /// Records of settled messages whose tombstones are to be written again.
+    pub(super) settled: Vec<Slot>,
 }
 
 /// The messages of a spool that was taken over, until their workers fetch them: when they start, or when a reload has opened
 /// the spool.
 #[derive(Debug, Default)]
-pub struct Berths(Mutex<Vec<Option<Shard>>>);
+pub struct Berths {
+    shards: Mutex<Vec<Option<Shard>>>,
+    /// A spool is wanted, and the disk has no room to make it yet.
+    is_awaited: AtomicBool,
+}
 
 impl Berths {
     /// What was recovered, one shard for each worker.
     pub fn fill(&self, shards: Vec<Shard>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = shards.into_iter().map(Some).collect();
+        *self.shards.lock().unwrap_or_else(PoisonError::into_inner) = shards.into_iter().map(Some).collect();
+        self.is_awaited.store(false, Relaxed);
+    }
+
+    /// Says whether there will be a spool as soon as the disk has room for it.
+    pub fn note_awaited(&self, is_awaited: bool) {
+        self.is_awaited.store(is_awaited, Relaxed);
+    }
+
+    /// Whether there will be a spool as soon as the disk has room for it.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.is_awaited.load(Relaxed)
     }
 
     /// Whether messages wait for a worker.
     #[must_use]
     pub fn has_for(&self, worker: WorkerId) -> bool {
-        let shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
         shards.get(usize::from(worker.0)).is_some_and(Option::is_some)
     }
 
     /// The messages of one worker; `None`: there is no spool, or it has fetched them.
     #[must_use]
     pub fn take(&self, worker: WorkerId) -> Option<Shard> {
-        let mut shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
         shards.get_mut(usize::from(worker.0))?.take()
     }
 }

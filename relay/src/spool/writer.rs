@@ -12,12 +12,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::batch::{Batch, Effect, Refusal};
+use super::batch::{Batch, Effect, Refusal, Ticket};
 use super::index::Place;
 use super::log::{Active, BUFFER_SLACK_OCTETS, Desk, Health, Inner, Spool};
 use super::record::{HEADER_OCTETS, Kind};
+use super::recover::lay_out;
 use super::reserve::Purpose;
-use super::segment::{Segment, head};
+use super::segment::{Segment, Spare, head};
 use super::states::Word;
 use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files};
 
@@ -132,7 +133,7 @@ impl<F: Files> Inner<F> {
     fn finish(&self, batch: Batch, result: Result<(), Refusal>) {
         let mut desk = self.desk.borrow_mut();
         if result.is_ok() {
-            self.settle_owed(&mut desk);
+            self.write_owed(&mut desk);
         }
         if let Err(refusal) = result {
             desk.health = if refusal == Refusal::Full { Health::Full } else { Health::Broken };
@@ -160,23 +161,35 @@ impl<F: Files> Inner<F> {
         }
     }
 
-    /// Writes tombstones that could not be written before, and states, as many as a batch takes.
-    pub(super) fn settle_owed(&self, desk: &mut Desk<F>) {
-        let room = self.catalogue.geometry().batch_octets.saturating_sub(desk.filling.octets.len());
-        let count = desk.ledger.owed.len().min(room / HEADER_OCTETS);
-        for (id, effect) in desk.ledger.owed.drain(..count).collect::<Vec<_>>() {
-            if let Effect::Done { slot, .. } = &effect {
-                desk.filling.tombstones.insert(slot.holds_back());
-            }
-            let header = self.header(desk, Kind::Done, Some(id));
-            drop(desk.append(header, (effect, Purpose::Books), |_| {}));
-        }
+    /// Writes what could not be written before, tombstones and then states, as much as a batch takes.
+    pub(super) fn write_owed(&self, desk: &mut Desk<F>) {
+        drop(self.settle_owed(desk, Purpose::Books, |_| true));
         while desk.filling.octets.len() < self.catalogue.geometry().batch_octets
             && let Some(id) = desk.ledger.states.owed()
             && let Some(state) = desk.ledger.states.latest(id).cloned()
         {
             drop(self.state(desk, id, &state, (Word::Outcome, Purpose::Books)));
         }
+    }
+
+    /// Writes tombstones that could not be written before, of those that are meant as many as a batch takes; `None`: none
+    /// are.
+    pub(super) fn settle_owed(
+        &self,
+        desk: &mut Desk<F>,
+        purpose: Purpose,
+        is_meant: impl Fn(&Effect) -> bool,
+    ) -> Option<Ticket> {
+        let room = self.catalogue.geometry().batch_octets.saturating_sub(desk.filling.octets.len());
+        let mut last = None;
+        for (id, effect) in desk.ledger.pay(room / HEADER_OCTETS, is_meant) {
+            if let Effect::Done { slot, .. } = &effect {
+                desk.filling.tombstones.insert(slot.holds_back());
+            }
+            let header = self.header(desk, Kind::Done, Some(id));
+            last = Some(desk.append(header, (effect, purpose), |_| {}));
+        }
+        last
     }
 
     /// The segment for a batch: the one that is open, or the next. Where there is room only for what is needed most, the
@@ -249,28 +262,39 @@ impl<F: Files> Inner<F> {
         self.catalogue.let_go(segment);
     }
 
+    /// Makes the file of a segment, and the directories too where a full disk had no room for them.
+    async fn make_segment(&self, spare: Spare) -> io::Result<()> {
+        let path = self.catalogue.path(spare.number);
+        match self.files.make(&path, head(spare, self.worker), spare.octets).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            made => return made,
+        }
+        lay_out(&self.files, self.catalogue.directory()).await?;
+        self.files.make(&path, head(spare, self.worker), spare.octets).await
+    }
+
     /// Makes one more spare segment, if the budget allows it.
     pub(super) async fn make_spare(&self, purpose: Purpose) -> Result<(), Refusal> {
         let spare = self.catalogue.plan(purpose).ok_or(Refusal::Full)?;
         if let Ok(space) = self.files.space(self.catalogue.directory()).await
-            && space.available < spare.octets
+            && (space.available < spare.octets || space.files == 0)
         {
             // Zeros would be written up to the last octet, in vain.
             self.catalogue.plan_failed(spare);
-            self.catalogue.note_available(space.available);
+            self.catalogue.note_refused(Refusal::Full);
             return Err(Refusal::Full);
         }
-        let path = self.catalogue.path(spare.number);
-        match self.files.make(&path, head(spare, self.worker), spare.octets).await {
+        match self.make_segment(spare).await {
             Ok(()) => {
                 self.catalogue.plan_made(spare);
                 Ok(())
             }
             Err(error) => {
                 self.catalogue.plan_failed(spare);
-                // Octets may be free where something else has run out, such as inodes.
-                self.catalogue.note_available(0);
-                Err(Refusal::of(&error))
+                // What it has may be of no use, such as within a quota.
+                let refusal = Refusal::of(&error);
+                self.catalogue.note_refused(refusal);
+                Err(refusal)
             }
         }
     }

@@ -27,6 +27,8 @@ use crate::limits::{TLS_CLIENT_CONFIGS_MAX, TLS_CLIENT_SESSIONS_MAX};
 pub struct Demand {
     /// `TLS_VERIFY`.
     pub level: Level,
+    /// `USE_TLS`.
+    tls_only: bool,
     fingerprints: Arc<[[u8; 32]]>,
     authorities: Arc<Authorities>,
 }
@@ -45,6 +47,7 @@ impl Demand {
         };
         Ok(Arc::new(Self {
             level: config.upstream_level,
+            tls_only: config.upstream_tls_only,
             fingerprints: config.upstream_fingerprints.clone().into(),
             authorities: Arc::new(authorities),
         }))
@@ -59,7 +62,12 @@ impl Demand {
     /// No TLS at all.
     #[must_use]
     pub fn none() -> Arc<Self> {
-        Arc::new(Self { level: Level::None, fingerprints: Arc::default(), authorities: Arc::default() })
+        Arc::new(Self {
+            level: Level::None,
+            tls_only: false,
+            fingerprints: Arc::default(),
+            authorities: Arc::default(),
+        })
     }
 
     /// What is asked of one host of an upstream.
@@ -68,6 +76,13 @@ impl Demand {
     /// configured, or the recipient's domain. `tlsa` is what DNS says, asked for only at the two DANE levels.
     #[must_use]
     pub fn of(&self, host: &str, next_hop: &str, tlsa: Option<&Dane>) -> Wanted {
+        match self.of_level(host, next_hop, tlsa) {
+            Wanted::Maybe(rule) if self.tls_only => Wanted::Must(rule),
+            wanted => wanted,
+        }
+    }
+
+    fn of_level(&self, host: &str, next_hop: &str, tlsa: Option<&Dane>) -> Wanted {
         match self.level {
             Level::None => Wanted::Never,
             Level::May => Wanted::Maybe(Rule::Any),

@@ -18,6 +18,8 @@ pub struct Config {
     pub incoming_min: Version,
     /// `TLS_VERIFY`, already raised by `USE_TLS=yes`.
     pub upstream_level: Level,
+    /// `USE_TLS`: no upstream is spoken to in plaintext, whatever DNS says at `dane`.
+    pub upstream_tls_only: bool,
     /// `UPSTREAM_FINGERPRINTS`: SHA-256 of a certificate or of a public key.
     pub upstream_fingerprints: Vec<[u8; 32]>,
     /// `UPSTREAM_CA`: a PEM bundle; none: the system's.

@@ -136,6 +136,18 @@ impl Tlsa {
     }
 }
 
+impl fmt::Display for Tlsa {
+    /// As a zone file has it, `3 1 1 …`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let usage = match self.usage {
+            Usage::Authority => 2,
+            Usage::Leaf => 3,
+        };
+        write!(f, "{usage} {} {} ", self.selector as u8, self.matching as u8)?;
+        self.data.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
 /// The authorities that are trusted.
 #[derive(Debug)]
 pub struct Authorities {

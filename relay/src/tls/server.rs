@@ -317,6 +317,7 @@ mod tests {
             state_dir: state_dir.to_owned(),
             incoming_min: Version::Tls12,
             upstream_level: super::super::config::Level::May,
+            upstream_tls_only: false,
             upstream_fingerprints: Vec::new(),
             upstream_ca: None,
         }

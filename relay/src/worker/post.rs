@@ -23,7 +23,7 @@ use crate::limits::UPSTREAM_QUIT_TIMEOUT;
 use crate::meter::{Meter, TlsSide};
 use crate::orders::Settings;
 use crate::resolve::{self, Resolver};
-use crate::spool::{self, Shard};
+use crate::spool::{self, Berths, Shard};
 use crate::units::{Moment, QueueIds, SessionId, WorkerId};
 
 /// What a post is made of.
@@ -56,6 +56,7 @@ pub struct Post<I: Io, F: Files> {
     pub meter: Rc<RefCell<Meter>>,
     /// Its queue; empty as long as there is no spool.
     delivery: Rc<OnceCell<Rc<Delivery<I, F>>>>,
+    berths: Arc<Berths>,
     ids: Rc<RefCell<QueueIds>>,
     id: WorkerId,
     workers: u32,
@@ -82,6 +83,7 @@ impl<I: Io, F: Files> Post<I, F> {
             egress,
             meter,
             delivery: Rc::default(),
+            berths: kit.shared.berths,
             ids,
             id: kit.id,
             workers: kit.workers,
@@ -119,7 +121,8 @@ impl<I: Io, F: Files> Post<I, F> {
     /// Why the old ones stay.
     pub fn reload(&self, settings: Settings) -> Result<(), String> {
         let Settings { ingress, egress, tls, spool, gate: _ } = settings;
-        if self.delivery().is_none() && egress.delivery_patience != Patience::Forever {
+        let is_provided = self.delivery().is_some() || self.berths.is_awaited();
+        if !is_provided && egress.delivery_patience != Patience::Forever {
             return Err("DELIVERY_PATIENCE: there is no spool for it".to_owned());
         }
         self.ingress.configure(ingress);
@@ -139,8 +142,9 @@ impl<I: Io, F: Files> Post<I, F> {
         self.egress.read_into(&mut meter.upstreams);
         meter.outcomes_unknown = self.egress.outcomes_unknown();
         self.egress.read_handshakes_into(&mut meter.tls_handshakes[TlsSide::Outbound]);
-        if let Some(delivery) = self.delivery() {
-            delivery.read_into(&mut meter);
+        match self.delivery() {
+            Some(delivery) => delivery.read_into(&mut meter),
+            None => meter.spools_full = u64::from(self.berths.is_awaited()),
         }
         meter
     }

@@ -13,13 +13,15 @@ use super::super::values::{Wrong, items, positive_duration, rate, size, word};
 use super::super::variable::Variable;
 use super::super::variables::{
     ACCEPTED_NETWORKS, ALLOWED_RECIPIENTS, ALLOWED_SENDERS, ALWAYS_BCC, BARE_NEWLINE, CLIENT_RATE,
-    COMMAND_TIMEOUT, DATA_TIMEOUT, DENIED_RECIPIENTS, DENIED_SENDERS, HOPS_MAX, INCOMING_SMTP_AUTHDOM,
-    INCOMING_SMTP_AUTHLOGIN, INCOMING_SMTP_AUTHPASSWORD, INCOMING_SMTP_SENDERS, INCOMING_SMTP_USERS,
-    LISTEN_ADMIN, LISTEN_SMTP, LISTEN_SUBMISSION, LISTEN_SUBMISSIONS, MAIL_FROM_FQDN, MESSAGE_SIZE_MAX,
-    PROXY_PROTOCOL, RECIPIENTS_MAX, SESSION_MIN_RATE, SESSIONS_MAX, SESSIONS_PER_CLIENT_MAX,
-    SUBMISSION_NETWORKS,
+    COMMAND_TIMEOUT, DATA_TIMEOUT, DENIED_RECIPIENTS, DENIED_SENDERS, EXT_RELAY_HOST, HOPS_MAX,
+    INCOMING_SMTP_AUTHDOM, INCOMING_SMTP_AUTHLOGIN, INCOMING_SMTP_AUTHPASSWORD, INCOMING_SMTP_SENDERS,
+    INCOMING_SMTP_USERS, LISTEN_ADMIN, LISTEN_SMTP, LISTEN_SUBMISSION, LISTEN_SUBMISSIONS, MAIL_FROM_FQDN,
+    MESSAGE_SIZE_MAX, PROXY_PROTOCOL, RECIPIENTS_MAX, SESSION_MIN_RATE, SESSIONS_MAX,
+    SESSIONS_PER_CLIENT_MAX, SUBMISSION_NETWORKS,
 };
 use crate::config::control;
+use crate::egress;
+use crate::egress::config::{NextHop, UpstreamAddress, UpstreamHost};
 use crate::ingress::Config;
 use crate::ingress::config::{BareNewline, Login};
 use crate::ingress::login::check_kept;
@@ -213,6 +215,26 @@ impl Checker<'_> {
                     variable,
                     format!("{address} is taken: {earlier} stands in {}", other.name),
                 );
+            }
+        }
+    }
+
+    /// An upstream by address that is a listener of our own: mail goes round until it has too many hops. Where a name leads
+    /// is not known here.
+    pub(super) fn warn_of_loop(&mut self, ingress: Option<&Config>, egress: Option<&egress::Config>) {
+        let (Some(ingress), Some(egress)) = (ingress, egress) else { return };
+        let NextHop::Upstreams(upstreams) = &egress.next_hop else { return };
+        let listeners = [&ingress.listen_smtp, &ingress.listen_submission, &ingress.listen_submissions];
+        for UpstreamAddress { host, port } in upstreams {
+            let UpstreamHost::Address(ip) = host else { continue };
+            let reaches = |listener: &&SocketAddr| {
+                let is_every = listener.ip().is_unspecified() && listener.is_ipv4() == ip.is_ipv4();
+                listener.port() == *port && (listener.ip() == *ip || is_every && ip.is_loopback())
+            };
+            if let Some(listener) = listeners.iter().flat_map(|list| list.iter()).find(reaches) {
+                let text =
+                    format!("leads back to this relay, which listens at {listener}: mail would go round");
+                self.warn(&EXT_RELAY_HOST, text);
             }
         }
     }

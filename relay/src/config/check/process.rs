@@ -40,7 +40,8 @@ impl Checker<'_> {
         let certificate = self.certificate();
         let incoming_min = self
             .one(&TLS_INCOMING_MIN, |text| word(text, &[("1.2", Version::Tls12), ("1.3", Version::Tls13)]));
-        let upstream_level = self.upstream_level();
+        let upstream_tls_only = self.one(&USE_TLS, boolean);
+        let upstream_level = self.upstream_level(upstream_tls_only);
         let upstream_fingerprints = self.list(&UPSTREAM_FINGERPRINTS, fingerprint);
         let upstream_ca = self.maybe(&UPSTREAM_CA, readable_path);
         if upstream_level == Some(Level::Fingerprint)
@@ -54,6 +55,7 @@ impl Checker<'_> {
             state_dir: state_dir?.clone(),
             incoming_min: incoming_min?,
             upstream_level: upstream_level?,
+            upstream_tls_only: upstream_tls_only?,
             upstream_fingerprints: upstream_fingerprints?,
             upstream_ca: upstream_ca?,
         })
@@ -69,9 +71,8 @@ impl Checker<'_> {
     }
 
     /// `TLS_VERIFY`, raised by `USE_TLS=yes`.
-    fn upstream_level(&mut self) -> Option<Level> {
+    fn upstream_level(&mut self, must: Option<bool>) -> Option<Level> {
         let level = self.one(&TLS_VERIFY, |text| word(text, LEVELS));
-        let must = self.one(&USE_TLS, boolean);
         let (level, must) = (level?, must?);
         if level == Level::May && !self.has(Feature::Tls) && !must {
             self.warn(

@@ -142,6 +142,31 @@ fn with_mail_from_fqdn_alone_mail_goes_to_the_recipients_mx() {
 }
 
 #[test]
+fn an_upstream_that_is_this_relay_is_warned_of() {
+    let warns = |upstream: &str, listen: &str| {
+        let given = started(&[("EXT_RELAY_HOST", upstream), ("LISTEN_SMTP", listen)]);
+        given.warnings().iter().any(|warning| warning.starts_with("EXT_RELAY_HOST: leads back"))
+    };
+    for (upstream, listen) in [
+        ("127.0.0.1", "0.0.0.0:25"),
+        ("[::1]:25", "[::]:25"),
+        ("192.0.2.1:2525", "192.0.2.1:2525"),
+        ("192.0.2.7,127.0.0.2", "0.0.0.0:25"),
+    ] {
+        assert!(warns(upstream, listen), "{upstream} {listen}");
+    }
+    for (upstream, listen) in [
+        ("127.0.0.1", "127.0.0.2:25"),
+        ("127.0.0.1", "[::]:25"),
+        ("127.0.0.1:2525", "0.0.0.0:25"),
+        ("192.0.2.1", "0.0.0.0:25"),
+        ("localhost", "0.0.0.0:25"),
+    ] {
+        assert!(!warns(upstream, listen), "{upstream} {listen}");
+    }
+}
+
+#[test]
 fn upstreams_are_looked_up_as_they_are_written() {
     let host = |text: &str| UpstreamHost::Host(text.into());
     let mx = |text: &str| UpstreamHost::Mx(text.into());
@@ -286,6 +311,7 @@ fn use_tls_raises_none_and_may_and_no_other_level() {
     ] {
         let config = started(&[("USE_TLS", "yes"), ("TLS_VERIFY", written)]).config();
         assert_eq!(config.tls.upstream_level, level, "{written}");
+        assert!(config.tls.upstream_tls_only, "{written}");
     }
     assert_eq!(started(&[("USE_TLS", "yes")]).config().tls.upstream_level, Level::Encrypt);
     assert_eq!(

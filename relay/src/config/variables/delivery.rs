@@ -155,7 +155,7 @@ pub static OUTGOING_OAUTH_REFRESH_TOKEN: Variable = Variable::new(
     Section::Upstream,
     Kind::Secret,
     "",
-    "What is exchanged for access tokens; each is renewed before it ends.",
+    "What is exchanged for access tokens; each is renewed before it ends. One that the endpoint gives in its place is used until the process ends.",
 )
 .needs(Feature::Auth, REFUSED);
 

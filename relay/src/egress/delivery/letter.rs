@@ -57,7 +57,12 @@ impl Letter {
             auth: entry.auth.as_deref().map(Into::into),
             requiretls: entry.requiretls,
         };
-        Some(Envelope { id: self.id, mail: Mail { reverse_path, params }, recipients: Vec::new() })
+        Some(Envelope {
+            id: self.id,
+            mail: Mail { reverse_path, params },
+            recipients: Vec::new(),
+            waives_tls: entry.waives_tls,
+        })
     }
 
     /// One of its recipients; `None` as for [`Self::envelope`].
@@ -96,6 +101,7 @@ pub(super) fn entry(
         },
         smtputf8: params.smtputf8,
         requiretls: params.requiretls,
+        waives_tls: envelope.waives_tls,
         arrival_ms,
         client: entry::Client {
             address: client.peer.client.ip(),
@@ -137,7 +143,8 @@ fn notify_of(bits: u8) -> Option<Notify> {
     (bits != 0).then(|| Notify::from_bits(wanted))
 }
 
-/// Whose a message is: where it goes (one line for all where the route is fixed, else one for each domain), and who sends
+/// Whose a message is: where it goes (one line for all where the route is fixed, else one for each domain, and one more for
+/// what goes there though the domain's policy cannot be kept), and who sends
 /// it: client and sender together, without what mailing lists put behind `+` and `=` of each message's sender.
 pub(super) fn keys(entry: &Entry, is_fixed: bool) -> Keys {
     let domain = || {
@@ -146,7 +153,7 @@ pub(super) fn keys(entry: &Entry, is_fixed: bool) -> Keys {
     };
     let (local, domain_of_sender) = entry.sender.rsplit_once('@').unwrap_or((&entry.sender, ""));
     let local = local.split(['+', '=']).next().unwrap_or_default();
-    let destination = if is_fixed { 0 } else { folded(&domain()) };
+    let destination = if is_fixed { 0 } else { folded(&(domain(), entry.waives_tls)) };
     Keys { destination, source: folded(&(entry.client.address, local, domain_of_sender)) & !BACKLOG }
 }
 
@@ -176,6 +183,7 @@ pub(super) mod tests {
             id: QueueId::from_bits(7).unwrap(),
             mail: mail(from, OFFER).unwrap(),
             recipients: to.iter().map(|to| rcpt(to, OFFER, true).unwrap()).collect(),
+            waives_tls: false,
         }
     }
 
@@ -206,6 +214,18 @@ pub(super) mod tests {
         assert_eq!(rcpts, said.recipients);
         let null = envelope("FROM:<>", &["TO:<c@d.example>"]);
         assert_eq!(kept(&null).envelope().unwrap().mail.reverse_path, ReversePath::Null);
+    }
+
+    #[test]
+    fn what_waives_tls_stands_in_a_line_of_its_own() {
+        let mut said = envelope("FROM:<a@b.example>", &["TO:<c@d.example>"]);
+        let strict = kept(&said);
+        said.waives_tls = true;
+        let waived = kept(&said);
+        assert!(waived.envelope().unwrap().waives_tls && !strict.envelope().unwrap().waives_tls);
+        let line = |letter: &Letter, is_fixed| keys(&letter.entry, is_fixed).destination;
+        assert_ne!(line(&strict, false), line(&waived, false), "or it waits behind what cannot go");
+        assert_eq!(line(&strict, true), line(&waived, true));
     }
 
     #[test]

@@ -42,7 +42,7 @@ use crate::meter::{Meter, QueueState};
 use crate::smtp::reply::{self, Reply};
 use crate::spool::entry::{Entry, State};
 use crate::spool::schedule::{Now, Retry, Schedule};
-use crate::spool::{self, Draft, Health, Next, Receipt, Refusal, Shard, Spool, Summary, Terms};
+use crate::spool::{self, Draft, Next, Receipt, Refusal, Shard, Spool, Summary, Terms};
 use crate::units::{Moment, QueueId, QueueIds, WorkerId};
 
 pub use fate::Fate;
@@ -400,13 +400,14 @@ impl<I: Io, F: Files> Delivery<I, F> {
         meter.queue_messages[QueueState::Hold] = counts.held as u64;
         let (_, octets) = self.spool.totals();
         meter.queue_octets = octets;
-        let now_s = self.io.unix_ms() / 1000;
-        meter.queue_oldest_seconds =
-            schedule.oldest_s().map_or(0, |oldest| now_s.saturating_sub(u64::from(oldest)));
+        let age_s = |oldest| (self.io.unix_ms() / 1000).saturating_sub(u64::from(oldest));
+        meter.queue_oldest_seconds = schedule.oldest_s().map_or(0, age_s);
         let counters = self.spool.counters();
         meter.spool_sync.absorb(&counters.sync_micros);
         meter.spool_sync_batch.absorb(&counters.batch_messages);
-        meter.spools_broken = u64::from(self.spool.health() == Health::Broken);
+        let room = self.spool.room(0);
+        meter.spools_broken = u64::from(room == Err(Refusal::Failed));
+        meter.spools_full = u64::from(room == Err(Refusal::Full));
     }
 
     fn now(&self) -> Now {

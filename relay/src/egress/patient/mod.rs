@@ -272,7 +272,7 @@ impl<I: Io, F: Files> Hybrid<I, F> {
 
 /// An envelope without recipients, for a stream that may outlive its session's transaction.
 fn nameless(envelope: &Envelope) -> Envelope {
-    Envelope { id: envelope.id, mail: envelope.mail.clone(), recipients: Vec::new() }
+    Envelope { mail: envelope.mail.clone(), recipients: Vec::new(), ..*envelope }
 }
 
 impl<I: Io, F: Files> Sink for Patient<I, F> {
@@ -282,6 +282,8 @@ impl<I: Io, F: Files> Sink for Patient<I, F> {
             (Some(delivery), Patience::Within(Duration::ZERO)) => {
                 delivery.room(mail.params.size.unwrap_or(0))
             }
+            // The spool is not there for want of room.
+            (None, Patience::Within(Duration::ZERO)) => Err(reply::STORAGE_FULL),
             _ => Ok(()),
         }
     }

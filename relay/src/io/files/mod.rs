@@ -127,13 +127,15 @@ pub struct Found {
     pub octets: u64,
 }
 
-/// The room of a file system, in octets.
+/// The room of a file system, in octets and in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
     /// All of it.
     pub total: u64,
     /// What this process may still use.
     pub available: u64,
+    /// Files that it may still make; as many as there are numbers where the file system does not bound them.
+    pub files: u64,
 }
 
 /// The end of the last whole block that is written, or the end of everything.

@@ -179,7 +179,12 @@ pub(super) fn space(path: &Path) -> io::Result<Space> {
         found.assume_init()
     };
     let unit = found.f_frsize;
-    Ok(Space { total: unit.saturating_mul(found.f_blocks), available: unit.saturating_mul(found.f_bavail) })
+    Ok(Space {
+        total: unit.saturating_mul(found.f_blocks),
+        available: unit.saturating_mul(found.f_bavail),
+        // btrfs and others make inodes as they need them, and count none.
+        files: if found.f_files == 0 { u64::MAX } else { found.f_favail },
+    })
 }
 
 #[cfg(test)]

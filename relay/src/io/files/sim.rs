@@ -370,7 +370,11 @@ impl Files for SimDisk {
             0 => u64::MAX,
             octets => octets,
         };
-        Ok(Space { total, available: total - world.octets().min(total) })
+        let files = match world.faults.files_max {
+            0 => u64::MAX,
+            most => most.saturating_sub(world.files.len()) as u64,
+        };
+        Ok(Space { total, available: total - world.octets().min(total), files })
     }
 }
 

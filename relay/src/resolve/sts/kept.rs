@@ -88,7 +88,7 @@ impl Kept {
 impl Line {
     /// `UNTIL ID DOMAIN MODE PATTERN,PATTERN…`.
     fn text(&self) -> String {
-        let mode = MODES.iter().find(|(mode, _)| *mode == self.mode).map_or("none", |(_, word)| word);
+        let mode = self.mode.word();
         let patterns = self.exchangers.join(",");
         format!("{} {} {} {mode} {patterns}\n", self.until_unix_secs, self.id, self.domain)
     }
@@ -102,7 +102,7 @@ impl Line {
             domain: domain.to_owned(),
             id: id.to_owned(),
             until_unix_secs: until.parse().ok()?,
-            mode: MODES.iter().find(|(_, known)| *known == word)?.0,
+            mode: Mode::of(word)?,
             exchangers: patterns.take(STS_PATTERNS_MAX).map(str::to_owned).collect(),
         })
     }
@@ -112,9 +112,6 @@ impl Line {
         Self::parse(self.text().trim_end_matches('\n')).as_ref() == Some(self)
     }
 }
-
-const MODES: [(Mode, &str); 3] =
-    [(Mode::Enforce, "enforce"), (Mode::Testing, "testing"), (Mode::None, "none")];
 
 #[cfg(test)]
 mod tests {

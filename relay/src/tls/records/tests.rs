@@ -29,6 +29,7 @@ fn pair(oldest: Version, cut: usize) -> Pair {
                 state_dir: folder.path().to_owned(),
                 incoming_min: Version::Tls12,
                 upstream_level: Level::May,
+                upstream_tls_only: false,
                 upstream_fingerprints: Vec::new(),
                 upstream_ca: None,
             };
