@@ -123,15 +123,17 @@ impl Io for RingIo {
 
     async fn connect(&self, address: SocketAddr, by: Moment) -> io::Result<RingStream> {
         let wait = by.since(self.now());
-        let socket = monoio::time::timeout(wait, TcpStream::connect_addr(address))
+        let socket = Box::pin(monoio::time::timeout(wait, TcpStream::connect_addr(address)))
             .await
             .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
         socket.set_nodelay(true)?;
         Ok(self.stream(socket))
     }
 
+    /// Boxed: monoio's timers are aligned to 128 octets, and every future that may sleep would be, and pay for it with
+    /// a slow allocation where it is boxed itself.
     fn sleep(&self, wait: Duration) -> impl Future<Output = ()> {
-        monoio::time::sleep(wait)
+        Box::pin(monoio::time::sleep(wait))
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

@@ -149,7 +149,9 @@ impl<I: Io, F: Files> Delivery<I, F> {
         let has_8bit = slices.iter().any(|slice| !slice.is_ascii());
         let whole = pipelined::Whole { slices, has_8bit };
         let start = self.io.now();
-        let outcome = self.in_doubt(stream.pipelined(envelope, rcpts, &whole)).await;
+        let doubt = self.doubt();
+        let outcome = stream.pipelined(envelope, rcpts, &whole).await;
+        drop(doubt);
         let now = self.io.now();
         stream.pace().filter(|_| outcome.is_some()).inspect(|pace| pace.note_verdict(now.since(start), now));
         outcome.ok_or(Some(Source::Memory(whole.slices)))
@@ -178,8 +180,9 @@ impl<I: Io, F: Files> Delivery<I, F> {
             if last == Last::Yes {
                 let start = self.io.now();
                 let (form, connection) = stream.at_hand().ok_or(reply::UPSTREAM_LOST)?;
-                let verdict =
-                    self.in_doubt(stream.end(form, connection, &mut flight, outgoing.has_8bit)).await;
+                let doubt = self.doubt();
+                let verdict = stream.end(form, connection, &mut flight, outgoing.has_8bit).await;
+                drop(doubt);
                 let now = self.io.now();
                 stream.pace().inspect(|pace| pace.note_verdict(now.since(start), now));
                 return verdict;

@@ -13,6 +13,7 @@
 
 mod aging;
 mod attempt;
+mod doubts;
 mod fate;
 mod letter;
 mod returns;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::doubts::{Doubt, Doubts};
 use self::letter::{BACKLOG, Letter};
 use super::Egress;
 use super::notice::Budget;
@@ -76,7 +78,7 @@ pub struct Delivery<I: Io, F: Files> {
     /// Tasks that use the spool and have not ended.
     tasks: Cell<u32>,
     /// Messages of which an upstream has everything but has not said so.
-    doubts: Cell<u32>,
+    doubts: Doubts,
     revive_at: Cell<Moment>,
     /// Old messages that are being looked after.
     aging: Cell<usize>,
@@ -169,7 +171,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
             bell: Bell::default(),
             is_closing: Cell::new(false),
             tasks: Cell::new(0),
-            doubts: Cell::new(0),
+            doubts: Doubts::default(),
             revive_at: Cell::new(Moment::default()),
             aging: Cell::new(0),
             warn_at: Cell::new(Moment::default()),
@@ -196,6 +198,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
     fn task(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
         self.tasks.set(self.tasks.get() + 1);
         let queue = Rc::clone(self);
+        // Boxed: a block that awaits what it has captured has room for it twice, and is moved more than once.
+        let task = Box::pin(task);
         self.io.spawn(async move {
             task.await;
             queue.tasks.set(queue.tasks.get() - 1);
@@ -350,12 +354,9 @@ impl<I: Io, F: Files> Delivery<I, F> {
         self.bell.ring();
     }
 
-    /// Drives the end of a message: whether the upstream has it is in doubt until then.
-    pub async fn in_doubt<T>(&self, ending: impl Future<Output = T>) -> T {
-        self.doubts.set(self.doubts.get() + 1);
-        let ended = ending.await;
-        self.doubts.set(self.doubts.get() - 1);
-        ended
+    /// A message begins to end: whether the upstream has it is in doubt until this is dropped.
+    pub fn doubt(&self) -> Doubt<'_> {
+        self.doubts.begin()
     }
 
     /// Runs a task that the end of the worker waits for, where it ends in time.
@@ -379,7 +380,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
         self.bell.ring();
         let others_by = self.io.now().after(CLOSE_ATTEMPTS_MAX).min(by);
         // The writer and the housekeeping end only with the spool.
-        while (self.doubts.get() > 0 && self.io.now() < by)
+        while (self.doubts.any() && self.io.now() < by)
             || (self.tasks.get() > SPOOL_TASKS && self.io.now() < others_by)
         {
             self.io.sleep(CLOSE_LOOK).await;

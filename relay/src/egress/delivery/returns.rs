@@ -125,6 +125,19 @@ impl<I: Io, F: Files> Delivery<I, F> {
         else {
             return true;
         };
+        // Seldom, and large: an attempt is not to be as large as a notice is.
+        Box::pin(self.tell_addressee(letter, (to, &places), event, beginning)).await
+    }
+
+    /// The same, to this address.
+    async fn tell_addressee(
+        self: &Rc<Self>,
+        letter: &Letter,
+        (to, places): (&str, &[usize]),
+        event: Event,
+        beginning: Option<Beginning>,
+    ) -> bool {
+        let bounce_to = self.config.borrow().bounce_to.clone();
         let uptime = Duration::from_micros(self.io.now().0);
         if let Err(wait) = self.notices.borrow_mut().take(to, uptime) {
             tracing::warn!(event = "notice_put_off", queue_id = %letter.id, to, wait = wait.as_secs());

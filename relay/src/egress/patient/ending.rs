@@ -185,7 +185,9 @@ impl<I: Io, F: Files> Patient<I, F> {
                 delivery.adopt(id);
                 let queue = Rc::clone(&delivery);
                 delivery.beside(async move {
-                    let mut ended = queue.in_doubt(ending).await;
+                    let doubt = queue.doubt();
+                    let mut ended = ending.await;
+                    drop(doubt);
                     let fates = ended.fates(&streamed, asked);
                     queue.conclude(id, entry, ended.stream.hop(), fates).await;
                     ended.stream.reset();
