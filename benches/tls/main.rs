@@ -17,14 +17,14 @@ use relay::Relay;
 use talk::{Client, Entry, Identity, Outcome, Sink};
 
 const ROUNDS: usize = 5;
-const SESSIONS: usize = 4;
+const SESSIONS: usize = 20;
 const HANDSHAKES: usize = 1500;
 const IDLE_SESSIONS: usize = 1000;
 const UPSTREAM_HANDSHAKES: usize = 500;
 /// Connections to the upstream stay.
 const MESSAGES_PER_CONNECTION: u32 = 1_000_000;
 /// Name, octets, messages of one session in a round.
-const LOADS: [(&str, usize, usize); 2] = [("small", 4 << 10, 1500), ("bulk", 1 << 20, 60)];
+const LOADS: [(&str, usize, usize); 2] = [("small", 4 << 10, 400), ("bulk", 1 << 20, 12)];
 
 fn main() -> ExitCode {
     match bench() {
