@@ -1,7 +1,6 @@
 //! The real daemon over loopback, one promise or few a file, judged at the sink.
 
 mod administration;
-mod pipelined;
 mod attempt;
 mod chunking;
 mod client_gone;
@@ -24,6 +23,7 @@ mod observation;
 mod operation;
 mod pass;
 mod patience;
+mod pipelined;
 mod pipelining;
 mod proxy;
 mod queue;

@@ -46,7 +46,7 @@ fn names_variable_value_and_what_is_expected() {
 }
 
 #[test]
-fn check_tells_all_mispipelines() {
+fn check_tells_all_mistakes_at_once() {
     let builder =
         relay().with("ACCEPTED_NETWORKS", "nonsense").with("WORKERS", "many").with("LISTEN_SMPT", "off");
     let checked = builder.verb(&["check"]);

@@ -2,6 +2,7 @@
 //! in a network of the test's own, because policies stand at port 443.
 
 use std::net::TcpListener;
+use std::path::Path;
 
 use ringpost_tests::certificate::{Authority, Identity, Validity};
 use ringpost_tests::daemon::{Builder, field};
@@ -50,9 +51,22 @@ fn policy(asked: &Asked) -> String {
 struct Stage {
     zone: Zone,
     authority: Authority,
+    /// The web server of all domains.
+    web: Web,
 }
 
 impl Stage {
+    /// The zone, and the policies of these domains under `test`.
+    fn of(knotd: &Path, domains: &[&str]) -> Self {
+        let zone = Zone::start(knotd, &records(), "", "");
+        let authority = Authority::root();
+        let names: Vec<String> = domains.iter().map(|domain| format!("mta-sts.{domain}.test")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let listener = TcpListener::bind("127.0.0.3:443").expect("the port is ours alone");
+        let web = Web::start(listener, authority.host(&names, Validity::Now).server(), policy);
+        Self { zone, authority, web }
+    }
+
     fn relay(&self, upstream: &Upstream, level: &str, sts: &str) -> Builder {
         let builder = Builder::relaying_to("mx")
             .with("EXT_RELAY_PORT", &upstream.address().port().to_string())
@@ -86,18 +100,12 @@ fn a_policy_in_force_is_kept_and_none_is_made_up() {
         Place::Unable(why) => skip!("{why}"),
         Place::Inside => {}
     }
-    let zone = Zone::start(&need!("knotd"), &records(), "", "");
-    let authority = Authority::root();
-    let names = ["enforce", "other", "testing", "moved", "html"].map(|name| format!("mta-sts.{name}.test"));
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let listener = TcpListener::bind("127.0.0.3:443").expect("the port is ours alone");
-    let web = Web::start(listener, authority.host(&names, Validity::Now).server(), policy);
+    let stage = Stage::of(&need!("knotd"), &["enforce", "other", "testing", "moved", "html"]);
     let exchangers = ["mx.enforce.test", "mx.other.test", "mx.testing.test"];
     let trusted =
-        Upstream::start(Script::new().with_tls(authority.host(&exchangers, Validity::Now).server()));
+        Upstream::start(Script::new().with_tls(stage.authority.host(&exchangers, Validity::Now).server()));
     let stranger = Upstream::start(Script::new().with_tls(Identity::self_signed(&exchangers).server()));
     let clear = Upstream::plain();
-    let stage = Stage { zone, authority };
     for level in ["may", "encrypt"] {
         let verdict = |upstream, domain| {
             let tls = stage.sends(upstream, level, "yes", domain);
@@ -113,13 +121,13 @@ fn a_policy_in_force_is_kept_and_none_is_made_up() {
     }
     assert_eq!(stage.sends(&clear, "may", "yes", "testing.test").as_deref(), Some("none"));
     assert_eq!(stage.sends(&clear, "may", "no", "enforce.test").as_deref(), Some("none"), "MTA_STS=no");
-    let asked = web.asked().read(|asked| asked.len());
+    let asked = stage.web.asked().read(|asked| asked.len());
     assert_eq!(
         stage.sends(&clear, "none", "yes", "enforce.test").as_deref(),
         Some("none"),
         "TLS_VERIFY=none"
     );
-    assert_eq!(web.asked().read(|all| all.len()), asked, "at `none` nobody is asked");
+    assert_eq!(stage.web.asked().read(|all| all.len()), asked, "at `none` nobody is asked");
 }
 
 #[test]
@@ -129,13 +137,8 @@ fn a_policy_in_force_is_waived_by_tls_required_no() {
         Place::Unable(why) => skip!("{why}"),
         Place::Inside => {}
     }
-    let zone = Zone::start(&need!("knotd"), &records(), "", "");
-    let authority = Authority::root();
-    let listener = TcpListener::bind("127.0.0.3:443").expect("the port is ours alone");
-    let _web =
-        Web::start(listener, authority.host(&["mta-sts.enforce.test"], Validity::Now).server(), policy);
+    let stage = Stage::of(&need!("knotd"), &["enforce"]);
     let clear = Upstream::plain();
-    let stage = Stage { zone, authority };
     for (level, outcome) in [("may", "delivered"), ("encrypt", "deferred")] {
         let daemon = stage.relay(&clear, level, "yes").with("DELIVERY_PATIENCE", "0").start();
         let mut client = daemon.client();
@@ -159,15 +162,10 @@ fn selftest_shows_the_policy_and_the_name_that_matches() {
         Place::Unable(why) => skip!("{why}"),
         Place::Inside => {}
     }
-    let zone = Zone::start(&need!("knotd"), &records(), "", "");
-    let authority = Authority::root();
-    let names = ["enforce", "other", "testing"].map(|name| format!("mta-sts.{name}.test"));
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let listener = TcpListener::bind("127.0.0.3:443").expect("the port is ours alone");
-    let _web = Web::start(listener, authority.host(&names, Validity::Now).server(), policy);
+    let stage = Stage::of(&need!("knotd"), &["enforce", "other", "testing"]);
     let hosts = ["mx.enforce.test", "mx.other.test", "mx.testing.test", "mx.silent.test"];
-    let upstream = Upstream::start(Script::new().with_tls(authority.host(&hosts, Validity::Now).server()));
-    let stage = Stage { zone, authority };
+    let upstream =
+        Upstream::start(Script::new().with_tls(stage.authority.host(&hosts, Validity::Now).server()));
     for (domain, code, expected) in [
         ("enforce", 0, &["mode enforce, mx.enforce.test is named by *.enforce.test", " verified"][..]),
         ("other", 69, &["mode enforce, mx.other.test is not named", "does not name mx.other.test"]),
@@ -190,13 +188,9 @@ fn a_known_policy_is_fetched_once() {
         Place::Unable(why) => skip!("{why}"),
         Place::Inside => {}
     }
-    let zone = Zone::start(&need!("knotd"), &records(), "", "");
-    let authority = Authority::root();
-    let listener = TcpListener::bind("127.0.0.3:443").expect("the port is ours alone");
-    let web = Web::start(listener, authority.host(&["mta-sts.enforce.test"], Validity::Now).server(), policy);
-    let host = authority.host(&["mx.enforce.test"], Validity::Now);
+    let stage = Stage::of(&need!("knotd"), &["enforce"]);
+    let host = stage.authority.host(&["mx.enforce.test"], Validity::Now);
     let upstream = Upstream::start(Script::new().with_tls(host.server()));
-    let stage = Stage { zone, authority };
     let daemon = stage.relay(&upstream, "may", "yes").start();
     for _ in 0..2 {
         let mut client = daemon.client();
@@ -206,12 +200,12 @@ fn a_known_policy_is_fetched_once() {
         client.data(&message::ordinary("x\r\n")).assert("250");
         assert_eq!(daemon.verb(&["reload"]).code, Some(0), "a reload forgets what the worker knows");
     }
-    assert_eq!(web.asked().read(|asked| asked.len()), 1);
+    assert_eq!(stage.web.asked().read(|asked| asked.len()), 1);
     let daemon = daemon.pause().start();
     let mut client = daemon.client();
     client.command("MAIL FROM:<a@client.test>").assert("250");
     client.command("RCPT TO:<b@enforce.test>").assert("250");
     client.data(&message::ordinary("x\r\n")).assert("250");
     assert!(field(&daemon.logged("relayed"), "tls").is_some_and(|tls| tls.ends_with("verified")));
-    assert_eq!(web.asked().read(|asked| asked.len()), 1, "not even after a restart");
+    assert_eq!(stage.web.asked().read(|asked| asked.len()), 1, "not even after a restart");
 }

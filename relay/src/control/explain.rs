@@ -215,9 +215,9 @@ fn protection(demand: &Demand, next_hop: &NextHop) -> String {
         Level::Verify => "verify: TLS always, by a trusted certificate for the host's name",
         Level::Secure => "secure: TLS always, by a trusted certificate for the configured name",
     };
-    let is_pipelined = |upstream: &UpstreamAddress| upstream.port == SUBMISSIONS_PORT;
+    let is_at_once = |upstream: &UpstreamAddress| upstream.port == SUBMISSIONS_PORT;
     match next_hop {
-        NextHop::Upstreams(upstreams) if upstreams.iter().any(is_pipelined) => {
+        NextHop::Upstreams(upstreams) if upstreams.iter().any(is_at_once) => {
             format!("{words}; on port {SUBMISSIONS_PORT} from the first octet")
         }
         _ => words.to_owned(),
@@ -257,8 +257,8 @@ mod tests {
     #[test]
     fn the_level_is_told_in_words() {
         assert_eq!(ask("10.1.2.3", None, None).tls, "none: no TLS");
-        let pipelined = UpstreamAddress { host: UpstreamHost::Host("a.example".into()), port: 465 };
-        let told = protection(&Demand::none(), &NextHop::Upstreams(vec![pipelined]));
+        let at_once = UpstreamAddress { host: UpstreamHost::Host("a.example".into()), port: 465 };
+        let told = protection(&Demand::none(), &NextHop::Upstreams(vec![at_once]));
         assert_eq!(told, "none: no TLS; on port 465 from the first octet");
     }
 

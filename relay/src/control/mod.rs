@@ -230,7 +230,7 @@ impl ControlPlane {
                 },
             }
         };
-        tracing::info!(event = "stopped", pipelined = drain.is_none());
+        tracing::info!(event = "stopped", at_once = drain.is_none());
         Ok(Ending { drain, waiters: plane.dismiss_waiters(drain).await })
     }
 }

@@ -157,7 +157,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_that_is_gone_counts_as_stuck_pipelined() {
+    async fn a_worker_that_is_gone_counts_as_stuck_at_once() {
         let (gone, orders) = orders::channel();
         drop(orders);
         let end =

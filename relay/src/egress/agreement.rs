@@ -123,8 +123,8 @@ impl<I: Io> Agreement<I> {
     }
 
     /// Whether its last upstream may take a whole message in one flight, as far as is known.
-    pub(super) fn may_pipeline(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| held.pool.pipelines.get())
+    pub(super) fn may_take_whole(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.pool.takes_whole.get())
     }
 
     pub(super) fn discard(&self, connection: Box<Connection<I::Stream>>) {

@@ -231,8 +231,8 @@ impl<S: Stream> Connection<S> {
         max.map_or(usize::MAX, |max| max.saturating_sub(self.recipients) as usize)
     }
 
-    /// Whether it may carry a whole message in one flight.
-    pub fn pipelines(&self) -> bool {
+    /// Whether it may carry a whole message in one pipelined group.
+    pub fn takes_whole(&self) -> bool {
         let offered = self.machine.capabilities();
         offered.chunking && offered.pipelining
     }

@@ -4,7 +4,6 @@
 //! after both. It mirrors `ingress`: what a client may do there, an upstream is expected to do here.
 
 mod agreement;
-mod pipelined;
 pub mod config;
 pub mod connect;
 pub mod connection;
@@ -17,6 +16,7 @@ pub mod pace;
 pub mod patience;
 pub mod patient;
 pub mod permit;
+mod pipelined;
 pub mod pool;
 pub mod protection;
 pub mod route;

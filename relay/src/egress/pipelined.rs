@@ -26,13 +26,6 @@ use crate::smtp::reply::{self, Reply};
 /// What came of a flight: an answer for each recipient, and the verdict for those that were taken.
 pub(super) type Outcome = (Vec<Answer>, Result<Custody, Reply>);
 
-/// A message that is all in memory.
-#[derive(Debug, Clone)]
-pub(super) struct Whole {
-    pub(super) slices: Vec<Bytes>,
-    pub(super) has_8bit: bool,
-}
-
 impl<I: Io> UpstreamStream<I> {
     /// Hands a message on in one flight. `None`: no connection is fit for that, or the one that was broke before it said
     /// anything; the usual way is open, and to be gone.
@@ -40,7 +33,7 @@ impl<I: Io> UpstreamStream<I> {
         &mut self,
         envelope: &Envelope,
         rcpts: &[Rcpt],
-        whole: &Whole,
+        content: &[Bytes],
     ) -> Option<Outcome> {
         let protection = Protection::of(envelope);
         let refused = |refusal: Reply| Some((vec![Err(refusal.clone()); rcpts.len()], Err(refusal)));
@@ -52,12 +45,12 @@ impl<I: Io> UpstreamStream<I> {
             self.agreement.leave(hand);
             return refused(refusal);
         }
-        if !self.is_fit(&hand.connection, rcpts.len(), whole) {
+        if !self.is_fit(&hand.connection, rcpts.len(), content) {
             self.agreement.leave(hand);
             return None;
         }
         let agreement::Hand { mut connection, is_reused, .. } = hand;
-        let flown = self.transmit_whole(&mut connection, envelope, rcpts, whole).await;
+        let flown = self.transmit_whole(&mut connection, envelope, rcpts, content).await;
         let stray = connection.has_unread().then_some(Broken::Violation(Violation::Stray));
         match flown.err().or(stray) {
             Some(broken) if is_reused && connection.replies.is_empty() => {
@@ -70,15 +63,16 @@ impl<I: Io> UpstreamStream<I> {
         }
     }
 
-    /// Whether the connection may carry the group: it offers all that takes, and nothing must be said on it before.
-    fn is_fit(&self, connection: &Connection<I::Stream>, rcpts: usize, whole: &Whole) -> bool {
+    /// Whether the connection may carry the group: it offers all that this takes, and nothing must be said on it before.
+    fn is_fit(&self, connection: &Connection<I::Stream>, rcpts: usize, content: &[Bytes]) -> bool {
         let offered = connection.machine.capabilities();
         let is_awake = self.agreement.now().since(connection.idle_since) < UPSTREAM_RSET_AFTER;
-        let bounces = self.agreement.egress.config().eightbit == EightBit::Bounce;
-        connection.pipelines()
+        let bounces_8bit =
+            self.agreement.egress.config().eightbit == EightBit::Bounce && !offered.eight_bit_mime;
+        connection.takes_whole()
             && (is_awake && !connection.needs_reset && !connection.has_unread())
             && rcpts <= connection.recipients_max().min(agreement::FLIGHT_RECIPIENTS_MAX)
-            && !(whole.has_8bit && bounces && !offered.eight_bit_mime)
+            && !(bounces_8bit && content.iter().any(|slice| !slice.is_ascii()))
     }
 
     /// Sends the group and reads its replies, also those before a break.
@@ -87,7 +81,7 @@ impl<I: Io> UpstreamStream<I> {
         connection: &mut Connection<I::Stream>,
         envelope: &Envelope,
         rcpts: &[Rcpt],
-        whole: &Whole,
+        content: &[Bytes],
     ) -> Result<(), Broken> {
         connection.replies.clear();
         connection.messages += 1;
@@ -99,8 +93,7 @@ impl<I: Io> UpstreamStream<I> {
             let (path, options) = (rcpt.forward_path.as_str(), agreement::rcpt_options_of(rcpt));
             connection.command(|machine, out| machine.rcpt(path, &options, out))?;
         }
-        let mut flight = Flight::default();
-        whole.slices.iter().for_each(|slice| flight.push(slice.clone()));
+        let mut flight: Flight = content.iter().cloned().collect();
         let octets = flight.octets() as u64;
         connection.command(|machine, out| machine.bdat(octets, Last::Yes, out));
         connection.body(&mut flight);

@@ -31,8 +31,8 @@ pub struct Pool<S> {
     tried_at: Cell<Option<Moment>>,
     /// How long its transactions took lately.
     pub pace: Pace,
-    /// Whether the connection made last may carry a whole message in one flight.
-    pub pipelines: Cell<bool>,
+    /// Whether the connection made last may carry a whole message in one pipelined group.
+    pub takes_whole: Cell<bool>,
 }
 
 /// A connection that a transaction holds but does not use at the moment, because its client is silent.
@@ -77,7 +77,7 @@ impl<S: Stream> Pool<S> {
             leases: RefCell::default(),
             tried_at: Cell::new(None),
             pace: Pace::default(),
-            pipelines: Cell::new(false),
+            takes_whole: Cell::new(false),
         }
     }
 
@@ -176,7 +176,7 @@ impl<S: Stream> Pool<S> {
 
     /// This connection was made and greeted.
     pub fn made(&self, connection: &Connection<S>, now: Moment) {
-        self.pipelines.set(connection.pipelines());
+        self.takes_whole.set(connection.takes_whole());
         self.succeeded(now);
     }
 

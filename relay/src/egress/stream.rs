@@ -111,8 +111,8 @@ impl<I: Io> UpstreamStream<I> {
     }
 
     /// Whether it is worth the try to hand a whole message on in one flight.
-    pub(super) fn may_pipeline(&self) -> bool {
-        self.agreement.may_pipeline()
+    pub(super) fn may_take_whole(&self) -> bool {
+        self.agreement.may_take_whole()
     }
 
     /// Whom the transaction goes to, or went to.

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_comes_pipelined_and_then_the_rate() {
+    fn a_burst_comes_at_once_and_then_the_rate() {
         let mut bucket = TokenBucket::full(FOURTEEN, Duration::ZERO);
         assert_eq!(taken(&mut bucket, FOURTEEN, Duration::ZERO), 50);
         assert_eq!(taken(&mut bucket, FOURTEEN, Duration::from_secs(1)), 14);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_burst_holds_pipelined() {
+    fn a_smaller_burst_holds_at_once() {
         let mut bucket = TokenBucket::full(FOURTEEN, Duration::ZERO);
         let small = Rate { burst: 3, ..FOURTEEN };
         assert_eq!(taken(&mut bucket, small, Duration::ZERO), 3);

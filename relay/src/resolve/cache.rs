@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_passing_failure_serves_the_last_good_answer_and_is_not_asked_again_pipelined() {
+    fn a_passing_failure_serves_the_last_good_answer_and_is_not_asked_again_at_once() {
         let (mut cache, name) = (Cache::default(), "a.example".into());
         let _ = cache.keep(&name, KIND, good("192.0.2.1", 60), at(0));
         assert_eq!(cache.keep(&name, KIND, servfail(), at(100)), good("192.0.2.1", 60));

@@ -435,7 +435,7 @@ fn the_first_seeds_example_runs() {
 }
 
 #[test]
-fn all_mistakes_are_told_pipelined() {
+fn all_mistakes_are_told_at_once() {
     let wrong = [
         ("RELAY_HOST_NAME", "a b"),
         ("ACCEPTED_NETWORKS", "10.0.0.0/33 10.0.0.0/8 x"),

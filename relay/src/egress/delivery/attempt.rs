@@ -139,22 +139,20 @@ impl<I: Io, F: Files> Delivery<I, F> {
         rcpts: &[Rcpt],
         source: Source<F>,
     ) -> Result<pipelined::Outcome, Option<Source<F>>> {
-        if letter.octets > PIPELINED_OCTETS_MAX || !stream.may_pipeline() {
+        if letter.octets > PIPELINED_OCTETS_MAX || !stream.may_take_whole() {
             return Err(Some(source));
         }
         let slices = source.whole().await.map_err(|fault| {
             tracing::error!(event = "queue_unreadable", queue_id = %letter.id, reason = %fault);
             None
         })?;
-        let has_8bit = slices.iter().any(|slice| !slice.is_ascii());
-        let whole = pipelined::Whole { slices, has_8bit };
         let start = self.io.now();
         let doubt = self.doubt();
-        let outcome = stream.pipelined(envelope, rcpts, &whole).await;
+        let outcome = stream.pipelined(envelope, rcpts, &slices).await;
         drop(doubt);
         let now = self.io.now();
         stream.pace().filter(|_| outcome.is_some()).inspect(|pace| pace.note_verdict(now.since(start), now));
-        outcome.ok_or(Some(Source::Memory(whole.slices)))
+        outcome.ok_or(Some(Source::Memory(slices)))
     }
 
     /// The message itself, to the recipients that were taken.
@@ -241,7 +239,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
     }
 
     /// A notice could not be made durable: it is tried again, however old the message is.
-    pub(super) fn postpone(self: &Rc<Self>, mut letter: Letter) {
+    pub(super) fn postpone(&self, mut letter: Letter) {
         let due = self.schedule.borrow_mut().postpone(letter.id, self.now(), self.io.random());
         if let Some(due_ms) = due {
             letter.state.due_ms = due_ms;

@@ -53,7 +53,7 @@ fn open_window(schedule: &mut Schedule, destination: u32) {
 }
 
 #[test]
-fn new_mail_is_due_pipelined_and_only_once() {
+fn new_mail_is_due_at_once_and_only_once() {
     let mut schedule = schedule(20);
     schedule.insert(&mail(1, 0, 0), at(0));
     schedule.insert(&mail(1, 0, 0), at(0));
@@ -239,7 +239,7 @@ fn want_of_a_connection_says_nothing_of_a_destination_and_is_no_attempt() {
 }
 
 #[test]
-fn a_message_held_while_under_way_is_not_attempted_twice_pipelined() {
+fn a_message_held_while_under_way_is_not_attempted_twice_at_once() {
     let mut schedule = schedule(20);
     schedule.insert(&mail(1, 0, 0), at(0));
     begin(&mut schedule, at(0));
@@ -292,7 +292,7 @@ enum Known {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn whatever_is_done_to_it_nothing_is_lost_or_attempted_twice_pipelined(
+    fn whatever_is_done_to_it_nothing_is_lost_or_attempted_twice_at_once(
         steps in prop::collection::vec((0u8..10, 0u32..30, 0u64..400, any::<u64>()), 1..300),
     ) {
         let mut schedule = schedule(3);
