@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "memory with a page's alignment, lent to the kernel during a read or write")]
 
 use std::alloc::{self, Layout};
+use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -15,7 +16,7 @@ use monoio::buf::{IoBuf, IoBufMut};
 pub const BLOCK_OCTETS: usize = 4096;
 
 /// Octets at a page-aligned address. Invariants: the address is a multiple of [`BLOCK_OCTETS`], `len <= capacity`, and
-/// all `capacity` octets are initialised.
+/// all `capacity` octets are initialised; where there are none nothing was allocated.
 #[derive(Debug)]
 pub struct Aligned {
     memory: NonNull<u8>,
@@ -29,10 +30,11 @@ unsafe impl Send for Aligned {}
 unsafe impl Sync for Aligned {}
 
 impl Aligned {
-    /// Empty, with room for at least this many octets (rounded up to blocks, one block at least).
+    /// Empty, with room for at least this many octets (rounded up to blocks). For none nothing is allocated: such a one
+    /// stands in where the octets are with the kernel.
     #[must_use]
     pub fn with_capacity(octets: usize) -> Self {
-        let capacity = octets.max(1).next_multiple_of(BLOCK_OCTETS);
+        let capacity = octets.next_multiple_of(BLOCK_OCTETS);
         Self { memory: allocate(capacity), capacity, len: 0 }
     }
 
@@ -114,6 +116,9 @@ impl DerefMut for Aligned {
 
 impl Drop for Aligned {
     fn drop(&mut self) {
+        if self.capacity == 0 {
+            return;
+        }
         // SAFETY: the memory was allocated by `allocate` with this very layout and nobody else holds it.
         unsafe { alloc::dealloc(self.memory.as_ptr(), layout(self.capacity)) }
     }
@@ -155,16 +160,22 @@ unsafe impl IoBufMut for Incoming {
     unsafe fn set_init(&mut self, _octets: usize) {}
 }
 
+/// An aligned address of no octets.
+const NONE: NonNull<u8> = NonNull::without_provenance(NonZero::new(BLOCK_OCTETS).unwrap());
+
 fn layout(capacity: usize) -> Layout {
     // SAFETY: the alignment is a power of two, and a capacity that was allocated is nowhere near isize::MAX.
     unsafe { Layout::from_size_align_unchecked(capacity, BLOCK_OCTETS) }
 }
 
 fn allocate(capacity: usize) -> NonNull<u8> {
+    if capacity == 0 {
+        return NONE;
+    }
     let Ok(layout) = Layout::from_size_align(capacity, BLOCK_OCTETS) else {
         alloc::handle_alloc_error(Layout::new::<u8>());
     };
-    // SAFETY: the capacity is one block at least.
+    // SAFETY: the capacity is not zero.
     let memory = unsafe { alloc::alloc_zeroed(layout) };
     NonNull::new(memory).unwrap_or_else(|| alloc::handle_alloc_error(layout))
 }
@@ -175,7 +186,8 @@ mod tests {
 
     #[test]
     fn octets_stay_aligned_while_they_grow() {
-        let mut octets = Aligned::with_capacity(1);
+        let mut octets = Aligned::with_capacity(0);
+        assert_eq!((octets.len(), octets.capacity()), (0, 0));
         for round in 0..50u8 {
             octets.extend(&[round; 997]);
             assert_eq!(octets.as_ptr() as usize % BLOCK_OCTETS, 0);
