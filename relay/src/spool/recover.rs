@@ -54,6 +54,7 @@ pub async fn recover<F: Files>(
         settled: HashMap::new(),
         segments: BTreeMap::new(),
         sequence: 0,
+        is_partial: false,
         report: Report::default(),
         window: Aligned::with_capacity(BLOCK_OCTETS),
     };
@@ -107,6 +108,8 @@ struct Recovery<'s, F: Files, C> {
     settled: HashMap<[u32; 3], UseId>,
     segments: BTreeMap<UseId, Arc<Segment>>,
     sequence: u64,
+    /// Whether the disk did not give all of some segment or archive file.
+    is_partial: bool,
     report: Report,
     window: Aligned,
 }
@@ -157,7 +160,7 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
     async fn read_archived(&mut self, path: &Path, found: &Found) -> Result<(), RecoverFault> {
         let file = self.open(path).await?;
         let before = self.report.damage.len();
-        self.scan(&file, archive_site(0), found.octets, ARCHIVED).await?;
+        self.is_partial |= !self.scan(&file, archive_site(0), found.octets, ARCHIVED).await?;
         self.report.archived += 1;
         self.catalogue.add_archive(found.octets);
         if self.report.damage.len() > before {
@@ -180,6 +183,7 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
         let is_readable = self.scan(&used.file, log_start(used.spare), used.spare.octets, id).await?;
         if !is_readable || !used.is_readable {
             keep(&segment);
+            self.is_partial = true;
         }
         if self.setup.touch == Touch::Tidy {
             for at in before..self.report.damage.len() {
@@ -344,7 +348,7 @@ impl<F: Files, C: FnMut(&Entry) -> Keys> Recovery<'_, F, C> {
     }
 
     fn finish(mut self) -> Recovered {
-        if self.report.unreadable_blocks > 0 {
+        if self.is_partial {
             self.keep_fragments();
         }
         for id in self.lacking.into_keys() {
