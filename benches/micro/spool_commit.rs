@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_lite::future::yield_now;
 use ringpost::io::clock;
 use ringpost::io::files::ring::RingFiles;
 use ringpost::io::ladder::{Rung, build};
@@ -167,7 +168,7 @@ fn group(directory: &Path, committers: usize) -> Rate {
         let mut recovered = recover(&files, &setup, |_| Keys::default()).await.expect("a spool");
         let shard = recovered.shards.remove(0);
         let spool = Spool::open(files, WorkerId(0), shard, clock::now);
-        monoio::spawn(spool.clone().write());
+        monoio::spawn(spool.clone().write(yield_now));
         monoio::spawn(spool.clone().keep());
         let ids = Rc::new(std::cell::RefCell::new(QueueIds::new(1, WorkerId(0))));
         // Making segments ahead is not what is measured; using them again is.

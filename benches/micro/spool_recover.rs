@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_lite::future::{block_on, or, zip};
+use futures_lite::future::{block_on, or, yield_now, zip};
 use ringpost::io::clock;
 use ringpost::io::files::blocking::BlockingFiles;
 use ringpost::spool::entry::{Body, Client, Entry, Origin, Recipient};
@@ -76,7 +76,7 @@ fn fill(directory: &Path, messages: usize) {
     let body = [Bytes::from_static(&[b'x'; BODY_OCTETS])];
     let terms = Terms { keys: Keys::default(), next: Next::Streaming };
     let write = async {
-        spool.clone().write().await;
+        spool.clone().write(yield_now).await;
         std::future::pending::<()>().await;
     };
     let commits = async {

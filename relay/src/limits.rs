@@ -55,6 +55,9 @@ pub const IDLE_COMMANDS_MAX: u32 = 100;
 /// Recipients refused for their number after which a session is ended with 421.
 pub const RECIPIENTS_OVERSHOOT_MAX: u32 = 1000;
 
+/// How long a tombstone that nobody waits for is kept for a write that it can go with, and a message for others where
+/// others come. A few writes' time.
+pub const SPOOL_LULL: Duration = Duration::from_millis(2);
 /// How often deadlines are looked at. A deadline fires at most this much late.
 pub const TICK: Duration = Duration::from_millis(250);
 /// Time a client has for its PROXY header.

@@ -446,14 +446,17 @@ impl<I: Io, S: Sink> Session<I, S> {
         if self.stream.is_unfinished() {
             return;
         }
-        self.stream.hold_for_close();
-        if self.send_replies().await.is_break() || outcome == SessionOutcome::Lost {
+        if !self.replies.is_empty() {
+            let by = self.ingress.io.tick().after(REPLY_TIMEOUT);
+            if self.stream.send_final(self.replies.take(), by).await.is_err() {
+                return;
+            }
+        }
+        // The end goes with the stream, which is dropped behind this.
+        if outcome == SessionOutcome::Lost || (outcome == SessionOutcome::Quit && !self.stream.is_secure()) {
             return;
         }
         self.stream.finish_sending();
-        if outcome == SessionOutcome::Quit && !self.stream.is_secure() {
-            return;
-        }
         let by = self.ingress.io.now().after(FAREWELL_TIMEOUT);
         let mut read = 0;
         while read < FAREWELL_OCTETS_MAX {

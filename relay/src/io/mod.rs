@@ -96,8 +96,9 @@ pub trait Stream: 'static {
     /// Marks whether a pause in receiving may be cut short when the worker drains (nobody's transaction is open).
     fn set_interruptible(&self, interruptible: bool);
 
-    /// What is sent next is the last: it goes out together with the end, by [`Self::finish_sending`].
-    fn hold_for_close(&self);
+    /// Sends the last octets of this side. Where the socket takes them at once they go out together with the end, by
+    /// [`Self::finish_sending`] or when the stream is dropped, which must follow.
+    fn send_final(&mut self, octets: Vec<u8>, by: Moment) -> impl Future<Output = io::Result<()>>;
 
     /// Ends our side: the peer reads what was sent, and then the end.
     fn finish_sending(&self);

@@ -246,9 +246,23 @@ impl Stream for RingStream {
         self.ticket.set_interruptible(interruptible);
     }
 
-    fn hold_for_close(&self) {
-        // Where it fails the end goes out in a segment of its own.
-        let _ = socket2::SockRef::from(&self.borrowed()).set_tcp_cork(true);
+    async fn send_final(&mut self, mut octets: Vec<u8>, by: Moment) -> io::Result<()> {
+        // MSG_MORE: held back for what follows. No turn of the ring, and one segment for the octets and the end.
+        let flags = libc::MSG_MORE | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: the kernel reads so many octets of a live slice; the descriptor is open while self lives.
+        let sent =
+            unsafe { libc::send(self.socket.as_raw_fd(), octets.as_ptr().cast(), octets.len(), flags) };
+        match usize::try_from(sent) {
+            Ok(count) if count == octets.len() => Ok(()),
+            Ok(count) => {
+                drop(octets.drain(..count));
+                self.send_octets(octets, by).await.0
+            }
+            Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => {
+                self.send_octets(octets, by).await.0
+            }
+            Err(_) => Err(io::Error::last_os_error()),
+        }
     }
 
     fn finish_sending(&self) {

@@ -424,7 +424,9 @@ impl Stream for SimStream {
 
     fn set_interruptible(&self, _interruptible: bool) {}
 
-    fn hold_for_close(&self) {}
+    async fn send_final(&mut self, octets: Vec<u8>, by: Moment) -> io::Result<()> {
+        self.send_octets(octets, by).await.0
+    }
 
     fn finish_sending(&self) {
         if self.outgoing.ended.get().is_none() {

@@ -59,6 +59,7 @@ mod tests {
     use std::path::Path;
 
     use bytes::Bytes;
+    use futures_lite::future::yield_now;
 
     use super::super::drive::{clock, finish, geometry};
     use super::super::entry::tests::entry;
@@ -80,7 +81,7 @@ mod tests {
 
     /// Runs a future beside the spool's writer, which has nothing left to write then.
     fn run<T: 'static>(disk: &SimDisk, spool: &Spool<SimDisk>, work: impl Future<Output = T> + 'static) -> T {
-        let writer = spool.clone().write();
+        let writer = spool.clone().write(yield_now);
         finish(disk, async move {
             let writing = async {
                 writer.await;
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!((known.attempts, known.held), (1, false));
         // When writing works again the outcome is written without a word.
         disk.set_faults(Faults::NONE);
-        let (writer, reviving) = (spool.clone().write(), spool.clone());
+        let (writer, reviving) = (spool.clone().write(yield_now), spool.clone());
         let reviving = async move {
             reviving.revive().await.unwrap();
             reviving.close();

@@ -162,6 +162,8 @@ pub(super) struct Batch {
     pub(super) tombstones: BTreeSet<UseId>,
     /// Messages in here that clients wait for.
     pub(super) messages: u32,
+    /// Nobody waits for anything in here.
+    pub(super) is_unhurried: bool,
     /// By purpose: what is refused for one may be written for another.
     pub(super) outcomes: [Rc<Outcome>; PURPOSES],
 }
@@ -173,6 +175,7 @@ impl Batch {
             entries: Vec::new(),
             tombstones: BTreeSet::new(),
             messages: 0,
+            is_unhurried: true,
             outcomes: Default::default(),
         }
     }

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_lite::future::yield_now;
 
 use super::drive::{Tasks, clock, finish, geometry, seeds};
 use super::entry::tests::entry;
@@ -149,7 +150,8 @@ async fn commit(spool: Spool<SimDisk>, id: QueueId, ledger: Ledger, next: Next) 
     }
 }
 
-async fn deliver(spool: Spool<SimDisk>, id: QueueId, ledger: Ledger, plan: Plan) {
+/// `is_unhurried`: its tombstone goes with what is written next.
+async fn deliver(spool: Spool<SimDisk>, id: QueueId, ledger: Ledger, plan: Plan, is_unhurried: bool) {
     if !plan.done_first {
         let Ok((entry, _, body)) = whole(&spool, id).await else { return };
         let mut ledger = ledger.borrow_mut();
@@ -163,6 +165,10 @@ async fn deliver(spool: Spool<SimDisk>, id: QueueId, ledger: Ledger, plan: Plan)
     }
     if let Some(fate) = ledger.borrow_mut().get_mut(&id) {
         fate.settling = true;
+    }
+    if is_unhurried && !plan.done_first {
+        spool.settle_soon(id);
+        return;
     }
     let Some(settled) = spool.settle(id) else { return };
     let settled = settled.await;
@@ -213,7 +219,7 @@ impl Life {
         disk.set_faults(plan.faults);
         let mut tasks = Tasks::default();
         for spool in &spools {
-            tasks.spawn(spool.clone().write());
+            tasks.spawn(spool.clone().write(yield_now));
             tasks.spawn(spool.clone().keep());
         }
         let ids = QueueIds::new(1000 + number, WorkerId(0));
@@ -251,7 +257,9 @@ impl Life {
             }
             5..9 => {
                 for id in self.some(&spool, entropy, 3) {
-                    self.tasks.spawn(deliver(spool.clone(), id, Rc::clone(&ledger), self.plan));
+                    let is_unhurried = entropy.chance(500);
+                    let ledger = Rc::clone(&ledger);
+                    self.tasks.spawn(deliver(spool.clone(), id, ledger, self.plan, is_unhurried));
                 }
             }
             9 | 10 => {
@@ -362,7 +370,7 @@ fn lives(seed: u64, plan: Plan) -> Result<(), String> {
     let mut life = Life::start(disk, 99, 2, &ledger, quiet)?;
     for spool in life.spools.clone() {
         for summary in spool.summaries() {
-            life.tasks.spawn(deliver(spool.clone(), summary.id, Rc::clone(&ledger), quiet));
+            life.tasks.spawn(deliver(spool.clone(), summary.id, Rc::clone(&ledger), quiet, false));
         }
     }
     life.rest(&mut entropy);

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use futures_lite::future::yield_now;
 
 use super::drive::{Tasks, clock, finish, geometry, seeds};
 use super::entry::State;
@@ -71,7 +72,7 @@ impl Relay {
             .collect();
         let mut tasks = Tasks::default();
         for spool in &spools {
-            tasks.spawn(spool.clone().write());
+            tasks.spawn(spool.clone().write(yield_now));
             tasks.spawn(spool.clone().keep());
         }
         let ids = QueueIds::new(1000 + seed, WorkerId(0));

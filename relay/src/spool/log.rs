@@ -1,7 +1,8 @@
 //! A worker's log, the committers' side: they append to the batch that fills, and wait until it is on the disk.
 //!
-//! **Natural group commit.** While one batch is in flight the next one fills; when the disk answers, the next goes. There is
-//! no timer: an idle disk writes a lone message at once, a busy one writes hundreds together.
+//! **Natural group commit.** While one batch is in flight the next one fills; when the disk answers, the next goes. Whoever
+//! waits, waits for no timer: an idle disk writes a lone message at once, a busy one writes hundreds together. Only the
+//! tombstones that nobody waits for ([`Spool::settle_soon`]) stay for a lull, for the next message to take them along.
 //!
 //! What it must not do: answer a committer before its write has returned, decide anything about delivery, read a clock.
 
@@ -25,7 +26,7 @@ use super::reserve::Purpose;
 use super::segment::{Catalogue, Segment, UseId};
 use super::shard::Shard;
 use super::states::Word;
-use crate::io::files::{Aligned, Files};
+use crate::io::files::{Aligned, BLOCK_OCTETS, Files};
 use crate::units::{Moment, QueueId, WorkerId};
 
 /// The spool of one worker. Clones are the same spool; they stay on the worker's thread.
@@ -251,6 +252,22 @@ impl<F: Files> Spool<F> {
         Some(desk.append(header, (effect, Purpose::Books), |_| {}))
     }
 
+    /// As [`Self::settle`], where nobody waits for it: it goes to the disk with whatever is written next, or by itself after a
+    /// lull (see [`Self::write`]). A message delivered at once costs one write instead of two. False: there is no such
+    /// message (any more).
+    pub fn settle_soon(&self, id: QueueId) -> bool {
+        let mut desk = self.inner.desk.borrow_mut();
+        let Some((effect, holds_back)) = desk.ledger.settle(id) else { return false };
+        desk.filling.tombstones.insert(holds_back);
+        let header = self.inner.header(&mut desk, Kind::Done, Some(id));
+        let is_first = desk.filling.is_empty();
+        desk.filling.push(header, (effect, Purpose::Books), |_| {});
+        if is_first || !desk.may_lull() {
+            desk.wake_writer();
+        }
+        true
+    }
+
     /// Writes the state of a message after an attempt. The last one given counts, for [`Self::read`] too, whether the disk
     /// has taken it or not: where it is refused it is owed, and written when writing works again. The ticket tells which.
     /// `None`: there is no such message (any more).
@@ -425,8 +442,15 @@ impl<F: Files> Desk<F> {
         fill: impl FnOnce(&mut Aligned),
     ) -> Ticket {
         self.filling.push(header, (effect, purpose), fill);
+        self.filling.is_unhurried = false;
         self.wake_writer();
         Ticket::new(self.filling.outcome(purpose))
+    }
+
+    /// Whether what has filled may wait for what comes next: no more than a block, which is written whole anyway.
+    pub(super) fn may_lull(&self) -> bool {
+        let fits = self.filling.octets.len() < BLOCK_OCTETS;
+        self.filling.is_unhurried && fits && self.room.is_empty() && !self.closing
     }
 
     pub(super) fn wake_writer(&mut self) {

@@ -33,6 +33,7 @@ pub mod schedule;
 mod aim;
 mod amend;
 mod batch;
+mod company;
 #[cfg(test)]
 mod crash;
 mod debts;

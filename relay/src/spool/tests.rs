@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use futures_lite::future::block_on;
+use futures_lite::future::{block_on, yield_now};
 
 use super::entry::tests::entry;
 use super::entry::{Attempt, State};
@@ -33,7 +33,7 @@ fn open(setup: &Setup) -> (Vec<Spool<BlockingFiles>>, Report) {
 
 /// Runs a future beside the tasks of a spool.
 fn run<T>(spool: &Spool<BlockingFiles>, future: impl Future<Output = T>) -> T {
-    let tasks = futures_lite::future::zip(spool.clone().write(), spool.clone().keep());
+    let tasks = futures_lite::future::zip(spool.clone().write(yield_now), spool.clone().keep());
     let never = async {
         tasks.await;
         std::future::pending().await
@@ -173,7 +173,7 @@ fn the_bound_on_the_queue_is_foreseen_and_given_back() {
             spool.settle(id).unwrap().await.unwrap();
         }
         while spool.room(100_000).is_err() {
-            futures_lite::future::yield_now().await;
+            yield_now().await;
         }
         commit(spool, ids[199], &large(100_000)).await.unwrap();
     });

@@ -12,7 +12,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use futures_lite::future::or;
+
 use super::batch::{Batch, Effect, Refusal, Ticket};
+use super::company::{COMPANY, COMPANY_OCTETS_MAX, Company};
 use super::index::Place;
 use super::log::{Active, BUFFER_SLACK_OCTETS, Desk, Health, Inner, Spool};
 use super::record::{HEADER_OCTETS, Kind};
@@ -22,13 +25,47 @@ use super::segment::{Segment, Spare, head};
 use super::states::Word;
 use crate::io::files::{Access, Aligned, BLOCK_OCTETS, File, Files};
 
+/// Why the writer is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// For a message, for which a client waits as a rule.
+    Mail,
+    /// For what somebody waits for, but no message.
+    Books,
+    /// For what nobody waits for.
+    Unhurried,
+}
+
 /// Places that a batch is tried at.
 const WRITE_ATTEMPTS: usize = 2;
 
 impl<F: Files> Spool<F> {
     /// Writes batch after batch, until the spool is closed. One task a spool; it must not be dropped while it runs.
-    pub async fn write(self) {
-        while let Some(mut batch) = poll_fn(|cx| self.inner.poll_batch(cx)).await {
+    ///
+    /// `lull`: how long tombstones that nobody waits for are kept for something to go with, and a message for others where
+    /// others are expected ([`Company`]). That much later than else a crash finds a delivered message settled, and does not
+    /// repeat it.
+    pub async fn write(self, lull: impl AsyncFn()) {
+        let mut company = Company::default();
+        while let Some(call) = poll_fn(|cx| self.inner.poll_call(cx)).await {
+            let is_expected = call == Call::Mail && company.is_expected();
+            if is_expected {
+                let come = async {
+                    poll_fn(|cx| self.inner.poll_company(cx)).await;
+                    true
+                };
+                let in_vain = async {
+                    lull().await;
+                    false
+                };
+                company.waited(or(come, in_vain).await);
+            } else if call == Call::Unhurried {
+                or(lull(), poll_fn(|cx| self.inner.poll_hurry(cx))).await;
+            }
+            let mut batch = self.inner.take_batch();
+            if !is_expected {
+                company.met(batch.messages);
+            }
             let start = (self.inner.clock)();
             let result = self.inner.store(&mut batch).await;
             let micros = (self.inner.clock)().since(start).as_micros();
@@ -39,8 +76,8 @@ impl<F: Files> Spool<F> {
 }
 
 impl<F: Files> Inner<F> {
-    /// The batch that has filled while the last one was written; `None` once the spool is closed.
-    fn poll_batch(&self, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
+    /// Whether there is a batch to write; `None` once the spool is closed.
+    fn poll_call(&self, cx: &mut Context<'_>) -> Poll<Option<Call>> {
         let mut desk = self.desk.borrow_mut();
         let is_early = desk.gathering && desk.room.is_empty() && !desk.closing;
         if desk.filling.is_empty() || is_early {
@@ -50,13 +87,44 @@ impl<F: Files> Inner<F> {
             desk.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        Poll::Ready(Some(match desk.filling.messages {
+            0 if desk.may_lull() => Call::Unhurried,
+            0 => Call::Books,
+            _ => Call::Mail,
+        }))
+    }
+
+    /// Whether a batch with a message need not wait for more.
+    fn poll_company(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut desk = self.desk.borrow_mut();
+        let is_worth_it = desk.filling.messages < COMPANY && desk.filling.octets.len() < COMPANY_OCTETS_MAX;
+        if !is_worth_it || !desk.room.is_empty() || desk.closing {
+            return Poll::Ready(());
+        }
+        desk.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whether somebody has come for whom the batch is to be written now.
+    fn poll_hurry(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut desk = self.desk.borrow_mut();
+        if !desk.may_lull() {
+            return Poll::Ready(());
+        }
+        desk.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The batch that has filled while the last one was written.
+    fn take_batch(&self) -> Batch {
+        let mut desk = self.desk.borrow_mut();
         let octets = desk.idle.take().unwrap_or_else(|| Aligned::with_capacity(BUFFER_SLACK_OCTETS));
         let batch = std::mem::replace(&mut desk.filling, Batch::new(octets));
         acknowledge_early(&batch);
         let room = std::mem::take(&mut desk.room);
         drop(desk);
         room.into_iter().for_each(Waker::wake);
-        Poll::Ready(Some(batch))
+        batch
     }
 
     /// Puts a batch on the disk, at a second place if the first one fails.

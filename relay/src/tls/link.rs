@@ -119,9 +119,11 @@ impl<S: Stream> Stream for Link<S> {
         self.socket.set_interruptible(interruptible);
     }
 
-    fn hold_for_close(&self) {
-        self.send_last();
-        self.socket.hold_for_close();
+    async fn send_final(&mut self, octets: Vec<u8>, by: Moment) -> io::Result<()> {
+        let Some(records) = &mut self.tls else { return self.socket.send_final(octets, by).await };
+        let sealed = seal(records, std::iter::once(&octets[..]), octets.len(), true)?;
+        let sealed = sealed.remaining().flatten().copied().collect();
+        self.socket.send_final(sealed, by).await
     }
 
     fn finish_sending(&self) {

@@ -257,7 +257,7 @@ impl<I: Io, F: Files> Delivery<I, F> {
 
     pub(super) fn settle(&self, id: QueueId, outcome: Outcome) {
         // A crash before the tombstone is on the disk delivers twice; a loss it cannot be.
-        drop(self.spool.settle(id));
+        self.spool.settle_soon(id);
         self.schedule.borrow_mut().finished(id, outcome, self.now(), self.io.random());
     }
 }

@@ -39,7 +39,7 @@ use crate::envelope::Envelope;
 use crate::ingress::sink::Introduction;
 use crate::io::Io;
 use crate::io::files::Files;
-use crate::limits::{ATTEMPTS_MAX, FRESH_OCTETS_MAX, SPOOL_REVIVE_INTERVAL, TICK};
+use crate::limits::{ATTEMPTS_MAX, FRESH_OCTETS_MAX, SPOOL_LULL, SPOOL_REVIVE_INTERVAL, TICK};
 use crate::meter::{Meter, QueueState};
 use crate::smtp::reply::{self, Reply};
 use crate::spool::entry::{Entry, State};
@@ -188,7 +188,8 @@ impl<I: Io, F: Files> Delivery<I, F> {
 
     /// Starts everything that runs beside the sessions.
     pub fn start(self: &Rc<Self>) {
-        self.task(self.spool.clone().write());
+        let (writer, io) = (self.spool.clone(), self.io.clone());
+        self.task(async move { writer.write(async || io.sleep(SPOOL_LULL).await).await });
         self.task(self.spool.clone().keep());
         let queue = Rc::clone(self);
         self.task(async move { queue.run().await });

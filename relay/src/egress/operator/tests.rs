@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::Path;
 
 use bytes::Bytes;
-use futures_lite::future::block_on;
+use futures_lite::future::{block_on, yield_now};
 
 use super::*;
 use crate::io::files::blocking::BlockingFiles;
@@ -42,7 +42,7 @@ fn open(directory: &Path) -> Bench {
 impl Bench {
     /// Runs a future beside the spool's own tasks.
     fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        let tasks = futures_lite::future::zip(self.spool.clone().write(), self.spool.clone().keep());
+        let tasks = futures_lite::future::zip(self.spool.clone().write(yield_now), self.spool.clone().keep());
         let never = async {
             tasks.await;
             std::future::pending().await

@@ -210,8 +210,9 @@ impl<I: Io, F: Files> Patient<I, F> {
             {
                 // The commit may be on its way to the disk: there the message is settled before anybody schedules it.
                 drop(committing);
-                let settled = delivery.spool.settle(id);
-                if let (Some(settled), Err(_)) = (settled, &ended.verdict) {
+                if ended.verdict.is_ok() {
+                    delivery.spool.settle_soon(id);
+                } else if let Some(settled) = delivery.spool.settle(id) {
                     // What its client is told to be refused must not come back after a crash and be delivered.
                     let _ = settled.await;
                 }

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use futures_lite::future::yield_now;
+
 use super::{Fate, Ledger, Life, Plan, Tasks, clock, commit, finish, seeds, setup, take_over};
 use crate::io::files::sim::{Entropy, Faults, SimDisk};
 use crate::spool::{Keys, Next, Spool, recover};
@@ -19,7 +21,7 @@ fn unread(seed: u64) -> Result<(), String> {
         let shard = recovered.map_err(|fault| fault.to_string())?.shards.remove(0);
         let spool = Spool::open(disk.clone(), WorkerId(0), shard, clock);
         let mut tasks = Tasks::default();
-        tasks.spawn(spool.clone().write());
+        tasks.spawn(spool.clone().write(yield_now));
         tasks.spawn(spool.clone().keep());
         let ids = QueueIds::new(1000 + number as u64, WorkerId(0));
         let plan = Plan { faults: Faults::NONE, done_first: false };
@@ -42,7 +44,7 @@ fn unread(seed: u64) -> Result<(), String> {
 
 #[test]
 fn nothing_promised_is_lost_by_a_start_on_a_disk_that_reads_badly() {
-    for seed in seeds(50) {
+    for seed in seeds(200) {
         unread(seed).unwrap_or_else(|what| panic!("RINGPOST_SPOOL_SEED={seed}: {what}"));
     }
 }
