@@ -452,11 +452,13 @@ impl<I: Io, S: Sink> Session<I, S> {
                 return;
             }
         }
-        // The end goes with the stream, which is dropped behind this.
-        if outcome == SessionOutcome::Lost || (outcome == SessionOutcome::Quit && !self.stream.is_secure()) {
+        if outcome == SessionOutcome::Lost {
             return;
         }
         self.stream.finish_sending();
+        if outcome == SessionOutcome::Quit && !self.stream.is_secure() {
+            return;
+        }
         let by = self.ingress.io.now().after(FAREWELL_TIMEOUT);
         let mut read = 0;
         while read < FAREWELL_OCTETS_MAX {

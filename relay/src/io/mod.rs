@@ -97,7 +97,7 @@ pub trait Stream: 'static {
     fn set_interruptible(&self, interruptible: bool);
 
     /// Sends the last octets of this side. Where the socket takes them at once they go out together with the end, by
-    /// [`Self::finish_sending`] or when the stream is dropped, which must follow.
+    /// [`Self::finish_sending`], which must follow: a close over unread octets would take them back.
     fn send_final(&mut self, octets: Vec<u8>, by: Moment) -> impl Future<Output = io::Result<()>>;
 
     /// Ends our side: the peer reads what was sent, and then the end.

@@ -1,15 +1,14 @@
 //! Whether a batch waits for company: it learns from what came of the last ones.
 //!
-//! A write costs as much for one message as for a few. Under a load of many small messages a batch that would have one gets
-//! two more within less time than a write takes on many a disk; all of them are then sooner through, for the processor has
-//! less to do. With few clients nobody comes, and every client would wait for nothing. So a batch waits only where messages
-//! have met by themselves, and not after a wait in vain, until they have met a good deal more often; that doubles with every
-//! such wait.
+//! A write costs as much for one message as for a few. Under a load of many small messages others come within a fraction of a
+//! millisecond; all of them are then sooner through, for the processor has less to do. With few clients nobody comes, and
+//! every client would wait for nothing. So a batch waits only where messages have met by themselves, and not after a wait in
+//! vain, until they have met a good deal more often; that doubles with every such wait (decision 0008).
 //!
 //! What it must not do: let a client wait that is alone.
 
 /// Messages that a batch waits for. Each of them saves a good part of a write, and less of it than the one before.
-pub(super) const COMPANY: u32 = 3;
+pub(super) const COMPANY: u32 = 4;
 /// Octets of a batch that waits for nobody: the write costs little beside the copying.
 pub(super) const COMPANY_OCTETS_MAX: usize = 32 * 1024;
 /// Doublings of the encounters that it takes after waits in vain.
