@@ -56,28 +56,15 @@ impl<F: Files> Spool<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use bytes::Bytes;
     use futures_lite::future::yield_now;
 
-    use super::super::drive::{clock, finish, geometry};
+    use super::super::drive::{finish, open};
     use super::super::entry::tests::entry;
     use super::super::*;
     use super::*;
     use crate::io::files::sim::{Faults, SimDisk};
     use crate::units::{QueueIds, WorkerId};
-
-    /// The only worker's spool, as a start finds it on this disk.
-    fn open(disk: &SimDisk) -> Spool<SimDisk> {
-        let directory = Path::new("spool").to_owned();
-        let setup =
-            Setup { directory, geometry: geometry(), octets_max: 1 << 22, workers: 1, touch: Touch::Tidy };
-        let files = disk.clone();
-        let recovered = finish(disk, async move { recover(&files, &setup, |_| Keys::default()).await });
-        let shard = recovered.unwrap().shards.pop().unwrap();
-        Spool::open(disk.clone(), WorkerId(0), shard, clock)
-    }
 
     /// Runs a future beside the spool's writer, which has nothing left to write then.
     fn run<T: 'static>(disk: &SimDisk, spool: &Spool<SimDisk>, work: impl Future<Output = T> + 'static) -> T {

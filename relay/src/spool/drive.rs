@@ -3,15 +3,16 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Wake, Waker};
 
-use super::Geometry;
+use super::{Geometry, Keys, Setup, Spool, Touch, recover};
 use crate::io::files::sim::{Entropy, SimDisk};
-use crate::units::Moment;
+use crate::units::{Moment, WorkerId};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -71,6 +72,16 @@ pub(super) fn finish<T: 'static>(disk: &SimDisk, future: impl Future<Output = T>
         }
         assert!(disk.step(), "it waits for nothing");
     }
+}
+
+/// The only worker's spool, as a start finds it on this disk.
+pub(super) fn open(disk: &SimDisk) -> Spool<SimDisk> {
+    let directory = Path::new("spool").to_owned();
+    let setup =
+        Setup { directory, geometry: geometry(), octets_max: 1 << 22, workers: 1, touch: Touch::Tidy };
+    let files = disk.clone();
+    let recovered = finish(disk, async move { recover(&files, &setup, |_| Keys::default()).await });
+    Spool::open(disk.clone(), WorkerId(0), recovered.unwrap().shards.remove(0), clock)
 }
 
 pub(super) fn geometry() -> Geometry {

@@ -1,8 +1,8 @@
 //! A worker's log, the committers' side: they append to the batch that fills, and wait until it is on the disk.
 //!
-//! **Natural group commit.** While one batch is in flight the next one fills; when the disk answers, the next goes. Whoever
-//! waits, waits for no timer: an idle disk writes a lone message at once, a busy one writes hundreds together. Only the
-//! tombstones that nobody waits for ([`Spool::settle_soon`]) stay for a lull, for the next message to take them along.
+//! **Natural group commit.** While one batch is in flight the next one fills; when the disk answers, the next goes. An idle disk
+//! writes a lone message at once, a busy one writes hundreds together. Between the two a message waits a lull for others
+//! where others come (`company`), and tombstones that nobody waits for ([`Spool::settle_soon`]) for a message to go with.
 //!
 //! What it must not do: answer a committer before its write has returned, decide anything about delivery, read a clock.
 

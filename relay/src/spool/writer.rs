@@ -376,3 +376,64 @@ fn acknowledge_early(batch: &Batch) {
     #[cfg(not(test))]
     let _ = batch;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use bytes::Bytes;
+    use futures_lite::future::yield_now;
+
+    use super::super::drive::{finish, open};
+    use super::super::entry::tests::entry;
+    use super::super::*;
+    use super::*;
+    use crate::io::files::sim::{Faults, SimDisk};
+    use crate::units::{QueueId, QueueIds, WorkerId};
+
+    /// Commits one message beside the writer, or after trying whether writing works again.
+    fn commit(disk: &SimDisk, spool: &Spool<SimDisk>, id: QueueId) -> Result<(), Refusal> {
+        let (writer, committing) = (spool.clone().write(yield_now), spool.clone());
+        finish(disk, async move {
+            let work = async {
+                if committing.health() != Health::Serving {
+                    committing.revive().await?;
+                }
+                let entry = entry("sender@example.org", &["one@example.net"], 5000);
+                let terms = Terms { keys: Keys::default(), next: Next::Schedule };
+                committing.commit(id, &entry, &[Bytes::from_static(b"x")], terms).await.map(drop)
+            };
+            let writing = async {
+                writer.await;
+                std::future::pending().await
+            };
+            or(work, writing).await
+        })
+    }
+
+    fn segments(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
+        let paths = disk.paths().into_iter().filter(|path| path.starts_with("spool/segments"));
+        paths.map(|path| (path.clone(), disk.octets(&path))).collect()
+    }
+
+    #[test]
+    fn a_segment_that_failed_is_not_written_again() {
+        let disk = SimDisk::new(5);
+        let (spool, mut ids) = (open(&disk), QueueIds::new(9, WorkerId(0)));
+        assert_eq!(commit(&disk, &spool, ids.issue()), Ok(()));
+        disk.set_faults(Faults { write_eio: 1000, ..Faults::NONE });
+        assert_eq!(commit(&disk, &spool, ids.issue()), Err(Refusal::Failed));
+        // A sync that failed once may succeed the next time and mean nothing: what is written from here on goes elsewhere.
+        disk.set_faults(Faults::NONE);
+        let before = segments(&disk);
+        let second: Vec<QueueId> = (0..20).map(|_| ids.issue()).collect();
+        second.iter().for_each(|&id| assert_eq!(commit(&disk, &spool, id), Ok(())));
+        let after = segments(&disk);
+        let is_used = |octets: &[u8]| octets[BLOCK_OCTETS..].iter().any(|&octet| octet != 0);
+        let used: Vec<_> = before.into_iter().filter(|(_, octets)| is_used(octets)).collect();
+        assert!(!used.is_empty());
+        used.iter().for_each(|was| assert!(after.contains(was), "{:?} was written again", was.0));
+        let found = open(&disk.crash(6));
+        assert!(second.iter().all(|&id| found.summary(id).is_some()));
+    }
+}
