@@ -232,7 +232,8 @@ impl Stage {
     }
 
     fn start(&mut self, disk: SimDisk, manner: Manner) -> Machine {
-        let machine = Machine::start(&self.world, disk, manner, &self.dice, &self.ledger);
+        let had_trouble = !self.history.disk_troubles.is_empty();
+        let machine = Machine::start(&self.world, disk, (manner, had_trouble), &self.dice, &self.ledger);
         self.machine.replace(Some(machine.clone()));
         machine
     }

@@ -78,11 +78,12 @@ fn clock() -> Moment {
 }
 
 impl Machine {
-    /// Switches it on: it works its disk, takes over its spool and opens its door.
+    /// Switches it on: it works its disk, takes over its spool and opens its door. `had_trouble`: the disk failed or was full
+    /// in a life before.
     pub(crate) fn start(
         world: &World,
         disk: SimDisk,
-        manner: Manner,
+        (manner, had_trouble): (Manner, bool),
         dice: &Dice,
         ledger: &Rc<RefCell<Ledger>>,
     ) -> Self {
@@ -105,7 +106,8 @@ impl Machine {
         let (booting, ledger) = (machine.clone(), Rc::clone(ledger));
         machine.world.spawn(async move {
             match booting.boot().await {
-                Ok(incomplete) if incomplete.is_empty() => {}
+                // What was delivered and is owed a tombstone lets go of its chunks where room is wanted.
+                Ok(incomplete) if incomplete.is_empty() || had_trouble => {}
                 Ok(incomplete) => ledger.borrow_mut().wrong(format!("incomplete: {incomplete:?}")),
                 Err(fault) => ledger.borrow_mut().wrong(format!("no recovery: {fault}")),
             }
